@@ -45,6 +45,9 @@ class ConfigError(SftDataError):
         lines = "\n".join(f"  {problem}" for problem in self.problems)
         super().__init__(f"{where} is not valid:\n{lines}")
 
+    def __reduce__(self) -> tuple[type[ConfigError], tuple[str, list[str]]]:
+        return type(self), (self.where, self.problems)
+
 
 class SourceError(SftDataError):
     """An input cannot be found, opened or recognised."""
@@ -78,4 +81,8 @@ class MissingExtraError(SftDataError):
     """An optional dependency is missing; the message names the extra to install."""
 
     def __init__(self, feature: str, extra: str) -> None:
+        self.feature, self.extra = feature, extra
         super().__init__(f"{feature} needs an optional dependency: pip install 'sft-data[{extra}]'")
+
+    def __reduce__(self) -> tuple[type[MissingExtraError], tuple[str, str]]:
+        return type(self), (self.feature, self.extra)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
+from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 import polars as pl
 from pydantic import BaseModel, ConfigDict
@@ -47,6 +47,7 @@ class StageConfig(BaseModel):
     adds: ClassVar[Mapping[str, pl.DataType]] = {}  # annotation columns that it adds or overwrites
     edits: ClassVar[bool] = False  # whether it may change `messages`
     uses: ClassVar[tuple[str, ...]] = ()  # distributions whose version decides the outcome
+    files: ClassVar[tuple[str, ...]] = ()  # settings that name a file or folder: content is fingerprinted, not path
     codes: ClassVar[Mapping[str, str]] = {}  # every code that it rejects or edits with: what the code means
 
     kind: str
@@ -76,6 +77,11 @@ class Decision:
 
     rejected: pl.DataFrame
     columns: pl.DataFrame | None = None
+
+
+class _Named(Protocol):
+    @property
+    def kind(self) -> str: ...
 
 
 @runtime_checkable
@@ -173,13 +179,13 @@ def apply_decision(stage: DatasetStage, frame: pl.DataFrame, decision: Decision)
     return Outcome(_check_kept(stage, frame, kept), rejected)
 
 
-def _check_needs(stage: Any, frame: pl.DataFrame) -> None:
+def _check_needs(stage: _Named, frame: pl.DataFrame) -> None:
     missing = [name for name in getattr(stage, "needs", ()) if name not in frame.columns]
     if missing:
         raise StageError(f"stage `{stage.kind}` needs column `{missing[0]}`; put the stage that adds it before")
 
 
-def _complete_rejections(stage: Any, frame: pl.DataFrame, rejected: pl.DataFrame) -> pl.DataFrame:
+def _complete_rejections(stage: _Named, frame: pl.DataFrame, rejected: pl.DataFrame) -> pl.DataFrame:
     """Give every rejection its stage, its source and the row as it stood."""
     given = rejected.drop("source", "stage", "text", strict=False)
     rows = frame.filter(pl.col("id").is_in(given["id"].implode()))
@@ -190,7 +196,7 @@ def _complete_rejections(stage: Any, frame: pl.DataFrame, rejected: pl.DataFrame
     return full
 
 
-def _check_codes(stage: Any, ledger: pl.DataFrame) -> None:
+def _check_codes(stage: _Named, ledger: pl.DataFrame) -> None:
     codes = getattr(stage, "codes", None)
     if codes is None:
         return
@@ -199,7 +205,7 @@ def _check_codes(stage: Any, ledger: pl.DataFrame) -> None:
         raise StageError(f"stage `{stage.kind}` used a code it does not document: {unknown[0]!r}")
 
 
-def _check_conservation(stage: Any, frame: pl.DataFrame, kept: pl.DataFrame, rejected: pl.DataFrame) -> None:
+def _check_conservation(stage: _Named, frame: pl.DataFrame, kept: pl.DataFrame, rejected: pl.DataFrame) -> None:
     if kept.height + rejected.height != frame.height:
         raise StageError(
             f"stage `{stage.kind}` lost rows: {frame.height} in, {kept.height} kept, {rejected.height} rejected"
@@ -215,7 +221,7 @@ def _check_conservation(stage: Any, frame: pl.DataFrame, kept: pl.DataFrame, rej
         raise StageError(f"stage `{stage.kind}` changed the order of the rows")
 
 
-def _check_kept(stage: Any, frame: pl.DataFrame, kept: pl.DataFrame) -> pl.DataFrame:
+def _check_kept(stage: _Named, frame: pl.DataFrame, kept: pl.DataFrame) -> pl.DataFrame:
     adds = dict(getattr(stage, "adds", {}))
     expected = {**frame.schema, **adds}
     check_schema(kept, expected, f"stage `{stage.kind}`")

@@ -1,0 +1,1 @@
+"""Versions: published whole, immutable, checkable."""

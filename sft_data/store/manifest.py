@@ -58,7 +58,9 @@ class Counts(_Model):
     rows_in: int
     rows_kept: int
     rows_rejected: int
-    by_source: dict[str, dict[str, int]] = Field(default={}, description="source -> {rows_in, rows_kept, rows_rejected}")
+    by_source: dict[str, dict[str, int]] = Field(
+        default={}, description="source -> {rows_in, rows_kept, rows_rejected}"
+    )
     splits: dict[str, SplitCounts] = {}
 
     @property

@@ -1,0 +1,178 @@
+"""The step cache: finished pieces of work, each in a folder of its own, named by what it was made from.
+
+A cell is the work of one function on one shard. Its key is a hash of the function's settings and of the *content* of
+its inputs, so a cell is reused wherever the same work would be done again: by a rerun after a kill, by a pipeline in
+which only a later stage changed, for the old shards when a source was added.
+
+A cell is made in a temporary folder and renamed into place when its record is written: it is there whole, or not.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+import polars as pl
+
+from sft_data.errors import StoreError
+from sft_data.fingerprint import file_sha256
+
+__all__ = [
+    "Cell",
+    "FileRef",
+    "Task",
+    "cell_folder",
+    "execute",
+    "find_cell",
+    "read_file",
+    "step_record",
+    "write_arrow",
+    "write_parquet",
+    "write_step_record",
+]
+
+RECORD = "cell.json"
+
+
+@dataclass(frozen=True)
+class FileRef:
+    """One file of a cell."""
+
+    key: str  # the cell's key
+    name: str  # file name inside the cell
+    sha256: str
+    bytes: int
+    rows: int
+
+    def path(self, cache: Path) -> Path:
+        """Where the file lies."""
+        return cell_folder(cache, self.key) / self.name
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The record of a finished cell: its files by name, what its function told, and how long it took."""
+
+    key: str
+    files: Mapping[str, FileRef]
+    told: Mapping[str, Any]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Task:
+    """A cell to be made: `function(folder, *arguments)` writes files into `folder` and returns what it has to tell."""
+
+    key: str
+    label: str  # for people: "near-dedup, shard 3"
+    function: Callable[..., dict[str, Any]]
+    arguments: tuple[Any, ...]
+
+
+def cell_folder(cache: Path, key: str) -> Path:
+    """Folder of a cell."""
+    return cache / "cells" / key[:2] / key
+
+
+def find_cell(cache: Path, key: str) -> Cell | None:
+    """The finished cell of this key, or None."""
+    try:
+        record = orjson.loads((cell_folder(cache, key) / RECORD).read_bytes())
+    except FileNotFoundError:
+        return None
+    files = {name: FileRef(key=key, name=name, **entry) for name, entry in record["files"].items()}
+    if any(ref.path(cache).stat().st_size != ref.bytes for ref in files.values()):
+        raise StoreError(f"{cell_folder(cache, key)} was changed after it was written; delete that folder and run again")
+    return Cell(key, files, record["told"], record["seconds"])
+
+
+def execute(cache: Path, task: Task) -> Cell:
+    """Make a cell, or find it already made."""
+    found = find_cell(cache, task.key)
+    if found is not None:
+        return found
+    target = cell_folder(cache, task.key)
+    draft = cache / "tmp" / f"{task.key[:16]}-{uuid.uuid4().hex}"
+    draft.mkdir(parents=True)
+    began = time.perf_counter()
+    try:
+        told = task.function(draft, *task.arguments)
+        _write_record(draft, told, time.perf_counter() - began)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            draft.rename(target)
+        except OSError:
+            if not (target / RECORD).exists():
+                raise
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    made = find_cell(cache, task.key)
+    if made is None:
+        raise StoreError(f"{target} vanished while it was written; is another program cleaning {cache}?")
+    return made
+
+
+def _write_record(draft: Path, told: dict[str, Any], seconds: float) -> None:
+    files = {}
+    for path in sorted(draft.iterdir()):
+        path.chmod(0o444)
+        files[path.name] = {"sha256": file_sha256(path), "bytes": path.stat().st_size, "rows": _rows(path)}
+    record = {"files": files, "told": told, "seconds": round(seconds, 4)}
+    (draft / RECORD).write_bytes(orjson.dumps(record, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS))
+
+
+def _rows(path: Path) -> int:
+    if path.suffix == ".parquet":
+        return pl.scan_parquet(path).select(pl.len()).collect().item()
+    if path.suffix == ".arrow":
+        import pyarrow as pa
+
+        with pa.memory_map(str(path)) as source:
+            reader = pa.ipc.open_file(source) if source.read(6) == b"ARROW1" else None
+            if reader is not None:
+                return sum(reader.get_batch(i).num_rows for i in range(reader.num_record_batches))
+            source.seek(0)
+            return sum(batch.num_rows for batch in pa.ipc.open_stream(source))
+    return 0
+
+
+def write_parquet(frame: pl.DataFrame, path: Path) -> None:
+    """Write a table so that the same content gives the same bytes."""
+    frame.rechunk().write_parquet(path, compression="zstd", compression_level=1, row_group_size=32_768)
+
+
+def write_arrow(frame: pl.DataFrame, path: Path) -> None:
+    """Write a slim table that is memory-mapped when read again (Arrow IPC file, uncompressed)."""
+    frame.rechunk().write_ipc(path, compression="uncompressed")
+
+
+def read_file(cache: Path, ref: FileRef) -> pl.DataFrame:
+    """Read a Parquet or Arrow file of a cell."""
+    path = ref.path(cache)
+    return pl.read_ipc(path, memory_map=True) if path.suffix == ".arrow" else pl.read_parquet(path)
+
+
+def step_record(cache: Path, fingerprint: str) -> dict[str, Any] | None:
+    """The record of a finished step, or None where it is not finished or one of its cells is gone."""
+    try:
+        record: dict[str, Any] = orjson.loads((cache / "steps" / f"{fingerprint}.json").read_bytes())
+    except FileNotFoundError:
+        return None
+    whole = all((cell_folder(cache, key) / RECORD).exists() for key in record["cells"])
+    return record if whole else None
+
+
+def write_step_record(cache: Path, fingerprint: str, record: dict[str, Any]) -> None:
+    """Write a step's record, last of all and by rename."""
+    folder = cache / "steps"
+    folder.mkdir(parents=True, exist_ok=True)
+    draft = folder / f".{fingerprint}.{os.getpid()}"
+    draft.write_bytes(orjson.dumps(record, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS))
+    draft.rename(folder / f"{fingerprint}.json")

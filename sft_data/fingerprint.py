@@ -1,0 +1,74 @@
+"""Identities: what a step's outcome depends on, as one hash.
+
+A fingerprint holds settings, code revisions, versions of the libraries that decide bytes, and the *content* of every
+file that is named: never a path, a time, a worker count or a machine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import orjson
+from pydantic import BaseModel
+
+from sft_data.stage import StageConfig
+
+__all__ = ["digest", "file_sha256", "library_versions", "path_sha256", "stage_identity"]
+
+# Every shard is a Parquet or Arrow file written by polars: its version decides bytes everywhere.
+EVERYWHERE = ("polars",)
+
+
+def digest(*parts: object) -> str:
+    """SHA-256 (64 hex digits) of the canonical JSON of `parts`.
+
+    >>> digest({"b": 1, "a": 2}) == digest({"a": 2, "b": 1})
+    True
+    """
+    return hashlib.sha256(orjson.dumps(parts, option=orjson.OPT_SORT_KEYS, default=_plain)).hexdigest()
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    if isinstance(value, Path):
+        return value.as_posix()
+    raise TypeError(f"{type(value).__name__} has no place in a fingerprint")
+
+
+def file_sha256(path: Path) -> str:
+    """Hash of a file's bytes, read in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def path_sha256(path: Path) -> str:
+    """Hash of a file's bytes; of a folder: of the names and bytes of all its files, hidden ones left out."""
+    if path.is_file():
+        return file_sha256(path)
+    inside = sorted(p for p in path.rglob("*") if p.is_file() and not any(x.startswith(".") for x in p.parts[-2:]))
+    return digest([[p.relative_to(path).as_posix(), file_sha256(p)] for p in inside])
+
+
+def library_versions(names: Iterable[str]) -> dict[str, str]:
+    """Installed version of each distribution."""
+    return {name: metadata.version(name) for name in sorted({*EVERYWHERE, *names})}
+
+
+def stage_identity(stage: StageConfig) -> dict[str, Any]:
+    """What decides a stage's outcome, besides its input."""
+    settings = stage.model_dump(mode="json")
+    for name in stage.files:
+        value = settings.get(name)
+        if value is not None and Path(value).exists():
+            settings[name] = {"sha256": path_sha256(Path(value))}
+    return {
+        "kind": stage.kind,
+        "revision": stage.revision,
+        "settings": settings,
+        "libraries": library_versions(stage.uses),
+    }

@@ -1,0 +1,282 @@
+"""The YAML contract: what a pipeline file may say, and every mistake in it told at once.
+
+`load_pipeline` reads, checks and returns a frozen `Pipeline`. `STAGES` is the registry: to add a stage, write its
+class and name it in `AnyStage`.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from sft_data.annotate.language import DetectLanguage
+from sft_data.clean.repair import RepairText
+from sft_data.dedup.exact import ExactDedup
+from sft_data.dedup.near import NearDedup
+from sft_data.errors import ConfigError, SftDataError
+from sft_data.filters.answer_length import AnswerLength
+from sft_data.filters.language import LanguageFilter
+from sft_data.filters.refusal import Refusal
+from sft_data.pack.plan import Pack
+from sft_data.sources.files import find_files
+from sft_data.sources.settings import Source
+from sft_data.split import Split
+from sft_data.stage import StageConfig
+from sft_data.tokenize.stage import Tokenize, check_tokenizer
+
+__all__ = ["STAGES", "AnyStage", "Gates", "Pipeline", "load_pipeline", "parse_pipeline", "pipeline_schema"]
+
+AnyStage = Annotated[
+    RepairText | ExactDedup | NearDedup | DetectLanguage | LanguageFilter | AnswerLength | Refusal,
+    Field(discriminator="kind"),
+]
+
+STAGES: dict[str, type[StageConfig]] = {
+    member.model_fields["kind"].default: member for member in get_args(get_args(AnyStage)[0])
+}
+
+
+class Gates(BaseModel):
+    """Limits that a version must keep to be published; one that fails is kept as a draft with its report."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    min_rows_kept: float = Field(0.0, ge=0, le=1, description="smallest share of the rows read that must be kept")
+    max_rejected_share: dict[str, Annotated[float, Field(ge=0, le=1)]] = Field(
+        default={}, description="rejection code -> largest share of the rows read that may leave with it"
+    )
+    min_pack_fill: float = Field(
+        0.0, ge=0, le=1, description="smallest share of the pack slots that must hold tokens, over all splits"
+    )
+
+
+class Pipeline(BaseModel):
+    """Everything that decides a dataset's content, and nothing else."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", description="the dataset's name; versions are NAME@v1, NAME@v2, ...")
+    seed: int = Field(0, ge=0, description="every random choice draws from this number and the row's id")
+    store: str | None = Field(None, description="folder of the store; ./store where neither this nor --store says")
+    sources: tuple[Source, ...] = Field(min_length=1, description="what is read, in this order")
+    stages: tuple[AnyStage, ...] = Field((), description="what is done to it, in this order")
+    split: Split = Field(Split(), description="shares of held-out rows")
+    tokenize: Tokenize | None = Field(None, description="tokens and loss masks; left out: conversations only")
+    pack: Pack | None = Field(None, description="packs of a fixed length; left out: tokens only")
+    gates: Gates = Field(Gates(), description="limits that a published version keeps")
+    train: str | None = Field(None, description="training file that `run` starts when the version is published")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _seed_everything(cls, data: Any) -> Any:  # noqa: ANN401  # raw YAML
+        return _with_seed(data) if isinstance(data, dict) else data
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Pipeline:
+        problems = list(_contradictions(self))
+        if problems:
+            raise ValueError("\n".join(problems))
+        return self
+
+
+def _with_seed(data: dict[str, Any]) -> dict[str, Any]:
+    """Give the pipeline's seed to every section that draws and names none."""
+    seed = data.get("seed", 0)
+
+    def seeded(section: Any, model: type[BaseModel] | None) -> Any:  # noqa: ANN401  # raw YAML
+        if model is None or not isinstance(section, dict) or "seed" not in model.model_fields:
+            return section
+        return {"seed": seed, **section}
+
+    stages = data.get("stages")
+    full = dict(data)
+    if isinstance(stages, list):
+        full["stages"] = [seeded(s, STAGES.get(str(s.get("kind"))) if isinstance(s, dict) else None) for s in stages]
+    full["split"] = seeded(data.get("split", {}), Split)
+    if "pack" in data:
+        full["pack"] = seeded(data["pack"], Pack)
+    return full
+
+
+def _contradictions(pipeline: Pipeline) -> Iterator[str]:
+    names = [source.name for source in pipeline.sources]
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        yield f"sources: two sources are named {name!r}; row ids need different names"
+    there: set[str] = set()
+    for number, stage in enumerate(pipeline.stages):
+        for column in stage.needs:
+            if column not in there:
+                adders = [kind for kind, other in STAGES.items() if column in other.adds]
+                before = f"; put `{adders[0]}` before it" if adders else ""
+                yield f"stages.{number}: `{stage.kind}` needs column `{column}`{before}"
+        there |= set(stage.adds)
+    if pipeline.pack is not None and pipeline.tokenize is None:
+        yield "pack: there is nothing to pack without a `tokenize` section"
+    if pipeline.pack is not None and pipeline.tokenize is not None:
+        longest, room = pipeline.tokenize.max_length, pipeline.pack.max_length
+        if longest > room:
+            yield f"pack.max_length: {room} is shorter than tokenize.max_length {longest}; rows between would not fit"
+    known = {code for stage in (*STAGES.values(), Tokenize) for code in stage.codes} | set(_reading_codes())
+    for code in pipeline.gates.max_rejected_share:
+        if code not in known:
+            yield f"gates.max_rejected_share: no stage rejects with code {code!r}{_hint(code, known)}"
+
+
+def _reading_codes() -> Sequence[str]:
+    from sft_data.formats.ingest import CODES
+
+    return list(CODES)
+
+
+def load_pipeline(path: Path, overrides: Sequence[str] = ()) -> Pipeline:
+    """Read a pipeline file; `overrides` are KEY=VALUE with dotted keys (`stages.near-dedup.threshold=0.7`).
+
+    Raises ConfigError with every mistake: keys, values, stages in a wrong order, missing files, unusable tokenizers.
+    Paths in the file are relative to the folder in which the command runs.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.y*ml")], n=1)
+        raise ConfigError(str(path), ["no such file" + (f"; did you mean {near[0]!r}?" if near else "")]) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(str(path), [f"cannot be read: {error}"]) from None
+    try:
+        data = yaml.load(text, Loader=_UniqueKeys)  # noqa: S506  # a SafeLoader that also refuses double keys
+    except yaml.YAMLError as error:
+        raise ConfigError(str(path), [f"is not YAML: {' '.join(str(error).split())}"]) from None
+    if not isinstance(data, dict):
+        raise ConfigError(str(path), ["must be a mapping with the keys name, sources, stages, ..."])
+    problems: list[str] = []
+    for override in overrides:
+        problems += _override(data, override)
+    return parse_pipeline(data, str(path), problems)
+
+
+def parse_pipeline(data: Mapping[str, Any], where: str, problems: Sequence[str] = ()) -> Pipeline:
+    """Check raw settings; `problems` are mistakes already found."""
+    found = list(problems)
+    pipeline: Pipeline | None = None
+    try:
+        pipeline = Pipeline.model_validate(data)
+    except ValidationError as error:
+        found += _explain(error)
+    found += _missing_things(data)
+    if found or pipeline is None:
+        raise ConfigError(where, found)
+    return pipeline
+
+
+def pipeline_schema() -> dict[str, Any]:
+    """JSON schema of a pipeline file, for completion in editors."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Pipeline.model_json_schema()}
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML's safe subset, in which a key written twice is a mistake instead of a silent loss."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"key {key.value!r} stands twice", key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def _explain(error: ValidationError) -> Iterator[str]:
+    """Pydantic's errors, one line each, with a hint where a name is nearly right."""
+    for item in error.errors(include_url=False):
+        where = ".".join(str(part) for part in item["loc"])
+        message = item["msg"].removeprefix("Value error, ")
+        if item["type"] == "value_error" and not where:
+            yield from message.split("\n")
+            continue
+        if item["type"] == "extra_forbidden":
+            allowed = _allowed_keys(item["loc"][:-1])
+            key = str(item["loc"][-1])
+            hint = _hint(key, allowed)
+            message = f"there is no such setting{hint or '; there are ' + ', '.join(sorted(allowed))}"
+        elif item["type"] == "union_tag_invalid":
+            kind = str(item.get("ctx", {}).get("tag", ""))
+            hint = _hint(kind, STAGES)
+            message = f"there is no stage {kind!r}{hint or '; there are ' + ', '.join(sorted(STAGES))}"
+        elif item["type"] == "union_tag_not_found":
+            message = "a stage needs a `kind`; there are " + ", ".join(sorted(STAGES))
+        elif item["type"] != "missing" and not isinstance(item["input"], dict | list):
+            message = f"{message}, found {item['input']!r}"
+        yield f"{where}: {message}"
+
+
+def _hint(name: str, allowed: Any) -> str:  # noqa: ANN401  # any collection of names
+    near = difflib.get_close_matches(name, list(allowed), n=1, cutoff=0.5)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def _allowed_keys(loc: tuple[int | str, ...]) -> list[str]:
+    """Keys of the model at a place in the pipeline."""
+    model: type[BaseModel] | None = Pipeline
+    if loc:
+        sections: dict[str, type[BaseModel]] = {
+            "sources": Source, "split": Split, "tokenize": Tokenize, "pack": Pack, "gates": Gates,
+        }  # fmt: skip
+        model = STAGES.get(str(loc[2])) if loc[0] == "stages" and len(loc) > 2 else sections.get(str(loc[0]))
+    return [] if model is None else list(model.model_fields)
+
+
+def _missing_things(data: Mapping[str, Any]) -> Iterator[str]:
+    """Files and tokenizers that are not there: looked for even where other settings are wrong."""
+    sources = data.get("sources")
+    for number, entry in enumerate(sources if isinstance(sources, list) else []):
+        if not isinstance(entry, dict):
+            continue
+        try:
+            source = Source.model_validate(entry)
+        except ValidationError:
+            path = entry.get("path")
+            if not isinstance(path, str):
+                continue
+            source = Source.model_construct(name="source", path=path)
+        try:
+            find_files(source)
+        except SftDataError as error:
+            yield f"sources.{number}.path: {error}"
+    tokenize = data.get("tokenize")
+    if isinstance(tokenize, dict) and isinstance(tokenize.get("tokenizer"), str):
+        for problem in check_tokenizer(tokenize["tokenizer"], tokenize.get("template")):
+            yield f"tokenize.tokenizer: {problem}"
+    train = data.get("train")
+    if isinstance(train, str) and not Path(train).is_file():
+        yield f"train: no such file: {train} (looked in {Path.cwd()})"
+
+
+def _override(data: dict[str, Any], override: str) -> list[str]:
+    """Set one dotted key of raw settings; parts of a list are named by number, or by their `kind` or `name`."""
+    key, equals, value = override.partition("=")
+    if not equals or not key:
+        return [f"--set {override}: must be KEY=VALUE"]
+    *way, last = key.split(".")
+    place: Any = data
+    for part in way:
+        if isinstance(place, list):
+            place = _named(place, part)
+        elif isinstance(place, dict):
+            place = place.setdefault(part, {})
+        if place is None or not isinstance(place, dict | list):
+            return [f"--set {override}: there is no {part!r} in the pipeline"]
+    if isinstance(place, list):
+        return [f"--set {override}: {last!r} is an entry of a list; name one of its settings"]
+    place[last] = yaml.safe_load(value)
+    return []
+
+
+def _named(entries: list[Any], part: str) -> Any:  # noqa: ANN401  # raw YAML
+    if part.isdigit():
+        return entries[int(part)] if int(part) < len(entries) else None
+    fits = [e for e in entries if isinstance(e, dict) and part in (e.get("kind"), e.get("name"))]
+    return fits[0] if fits else None
