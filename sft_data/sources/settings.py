@@ -1,0 +1,86 @@
+"""What a pipeline says about one source: where its files are, how to read them, by which rules to normalise them."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+__all__ = ["Container", "Format", "Limits", "Rules", "Source"]
+
+Format = Literal["auto", "alpaca", "sharegpt", "messages", "prompt-response"]
+Container = Literal["auto", "json", "jsonl"]
+Encoding = Literal["auto", "utf-8", "utf-16", "utf-32", "gb18030", "big5", "shift_jis", "euc_kr", "latin-1", "cp1252"]
+
+
+class Limits(BaseModel):
+    """How much of a file is believed before it is called hostile."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_row_bytes: int = Field(
+        16 * 2**20, ge=2, description="longest row read, in bytes; a longer one is rejected and never held in memory"
+    )
+    max_nesting: int = Field(
+        100, ge=1, le=1000, description="deepest nesting of lists and objects inside a row, the row itself counted"
+    )
+    max_inflation: int = Field(
+        1_000, ge=1, description="a compressed file may grow to this many times its size (small files: to 64 MiB)"
+    )
+
+
+class Rules(BaseModel):
+    """How turns are brought into the one order that every chat template can render."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    consecutive_turns: Literal["merge", "keep", "reject"] = Field(
+        "merge", description="two user or two assistant turns in a row: join them with a blank line, keep, or reject"
+    )
+    assistant_first: Literal["reject", "drop", "keep"] = Field(
+        "reject", description="an assistant or tool turn before any user turn: reject the row, drop the turn, or keep"
+    )
+    after_last_answer: Literal["drop", "reject", "keep"] = Field(
+        "drop", description="user or tool turns that nobody answers at the end: drop them, reject the row, or keep"
+    )
+    system_inside: Literal["reject", "keep"] = Field(
+        "reject", description="a system turn behind the first turn: reject the row or keep the turn where it is"
+    )
+    empty_turns: Literal["reject", "keep"] = Field(
+        "reject",
+        description="a user turn, or an answer that is not the last, without text: reject the row or keep it "
+        "(an empty last answer always stays: the stage `answer-length` decides on it)",
+    )
+    thinking: Literal["split", "keep"] = Field(
+        "split", description="a leading <think>...</think> of an answer: keep it apart as reasoning, or in the text"
+    )
+
+
+class Source(BaseModel):
+    """One input of a pipeline: a file, a glob or a folder, all of one format."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", description="short name, the first part of every row's id")
+    path: str = Field(min_length=1, description="a file, a glob such as data/*.json, or a folder")
+    format: Format = Field("auto", description="what the rows look like; auto looks at many rows and says why")
+    container: Container = Field("auto", description="how rows lie in a file; auto looks at each file's first bytes")
+    encoding: Encoding = Field("auto", description="the text's encoding; auto knows marks, UTF-8, UTF-16 and GB18030")
+    fields: dict[str, str] = Field(
+        default_factory=dict,
+        description="which column of the data holds which field of the format, such as {instruction: question}",
+    )
+    nan: Literal["reject", "null"] = Field(
+        "reject", description="NaN and Infinity, which are no JSON: reject the row or read them as null"
+    )
+    limits: Limits = Field(default_factory=Limits, description="row size, nesting and growth that are accepted")
+    rules: Rules = Field(default_factory=Rules, description="how the order of turns is normalised")
+
+    @field_validator("fields")
+    @classmethod
+    def _one_column_one_field(cls, fields: dict[str, str]) -> dict[str, str]:
+        columns = list(fields.values())
+        twice = sorted({column for column in columns if columns.count(column) > 1})
+        if twice:
+            raise ValueError(f"column {twice[0]!r} is given to more than one field")
+        return fields
