@@ -1,0 +1,1 @@
+"""When and where pipelines run: Prefect flows. No data logic lives here."""

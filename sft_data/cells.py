@@ -20,6 +20,7 @@ from typing import Any
 
 import orjson
 import polars as pl
+import pyarrow as pa
 
 from sft_data.errors import StoreError
 from sft_data.fingerprint import file_sha256
@@ -31,6 +32,7 @@ __all__ = [
     "cell_folder",
     "execute",
     "find_cell",
+    "map_arrow",
     "read_file",
     "step_record",
     "write_arrow",
@@ -132,12 +134,10 @@ def _rows(path: Path) -> int:
     if path.suffix == ".parquet":
         return pl.scan_parquet(path).select(pl.len()).collect().item()
     if path.suffix == ".arrow":
-        import pyarrow as pa
-
         with pa.memory_map(str(path)) as source:
-            reader = pa.ipc.open_file(source) if source.read(6) == b"ARROW1" else None
-            if reader is not None:
-                return sum(reader.get_batch(i).num_rows for i in range(reader.num_record_batches))
+            if source.read(6) == b"ARROW1":
+                file = pa.ipc.open_file(source)
+                return sum(file.get_batch(i).num_rows for i in range(file.num_record_batches))
             source.seek(0)
             return sum(batch.num_rows for batch in pa.ipc.open_stream(source))
     return 0
@@ -153,10 +153,16 @@ def write_arrow(frame: pl.DataFrame, path: Path) -> None:
     frame.rechunk().write_ipc(path, compression="uncompressed")
 
 
+def map_arrow(path: Path) -> pl.DataFrame:
+    """Memory-map a table that `write_arrow` wrote: pages come and go with the system's cache (polars would copy)."""
+    with pa.memory_map(str(path)) as source:
+        return pl.DataFrame(pa.ipc.open_file(source).read_all())
+
+
 def read_file(cache: Path, ref: FileRef) -> pl.DataFrame:
     """Read a Parquet or Arrow file of a cell."""
     path = ref.path(cache)
-    return pl.read_ipc(path, memory_map=True) if path.suffix == ".arrow" else pl.read_parquet(path)
+    return map_arrow(path) if path.suffix == ".arrow" else pl.read_parquet(path)
 
 
 def step_record(cache: Path, fingerprint: str) -> dict[str, Any] | None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import polars as pl
 
-from sft_data.cells import write_arrow, write_parquet
+from sft_data.cells import map_arrow, write_arrow, write_parquet
 from sft_data.formats.ingest import Unit, read_unit
 from sft_data.schema import EDITS, REJECTIONS, conform
 from sft_data.sources.settings import Source
@@ -59,7 +59,7 @@ def sketch(folder: Path, settings: DatasetStage, shard: Path) -> dict[str, Any]:
 
 def decide(folder: Path, settings: DatasetStage, sketches: Sequence[Path]) -> dict[str, Any]:
     """Decide over all sketches; write the part of each shard into a file of its own, with row numbers inside it."""
-    frames = [pl.read_ipc(path, memory_map=True) for path in sketches]
+    frames = [map_arrow(path) for path in sketches]
     decision = settings.decide(frames)
     rejected = conform(decision.rejected, _REJECTED).sort("row")
     start = 0
@@ -93,7 +93,7 @@ class Piece:
 
     def frame(self) -> pl.DataFrame:
         """The rows."""
-        table = pl.read_ipc(self.path, memory_map=True) if self.path.suffix == ".arrow" else pl.read_parquet(self.path)
+        table = map_arrow(self.path) if self.path.suffix == ".arrow" else pl.read_parquet(self.path)
         if self.split is not None:
             table = table.filter(pl.read_parquet(self.split, columns=["split"])["split"] == self.name)
         return table.slice(self.start, self.count)

@@ -1,0 +1,68 @@
+"""One flow: build and publish a pipeline's version, then train on it where the pipeline says so.
+
+    python -m flows.curate pipelines/quickstart.yaml        # the same as: sft-data run pipelines/quickstart.yaml
+
+Each step of the plan is one task run. A task gets paths and settings, never rows; the step cache of the store is the
+only cache, so results are neither hashed nor persisted by Prefect.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, get_run_logger, runtime, task
+from prefect.cache_policies import NO_CACHE
+
+from sft_data.build import StepResult, Work, build, run_step
+from sft_data.engine import LocalEngine
+from sft_data.pipeline import load_pipeline
+from sft_data.plan import Step
+from sft_data.train.config import load_train_config
+
+__all__ = ["curate", "run_step_task", "train_task"]
+
+
+@task(task_run_name="{step.name}", cache_policy=NO_CACHE, persist_result=False)
+def run_step_task(step: Step, work: Work, above: Sequence[StepResult]) -> StepResult:
+    """One step of the plan."""
+    result = run_step(step, work, above)
+    dropped = sum(result.rejected_by.values())
+    get_run_logger().info(
+        "%s: %d in, %d kept, %d rejected, %.1f s%s",
+        *(step.name, result.rows_in, result.rows_kept, dropped, result.seconds),
+        " (reused)" if result.reused else "",
+    )
+    return result
+
+
+@task(task_run_name="train", cache_policy=NO_CACHE, persist_result=False)
+def train_task(config: str, version: str, runs: str) -> dict[str, Any]:
+    """The training stage on a published version."""
+    from sft_data.train.run import run_folder, train
+
+    settings = load_train_config(Path(config))
+    folder = run_folder(settings, Path(version), base=Path(runs))
+    return train(settings, Path(version), folder).model_dump(mode="json")
+
+
+@flow(name="sft-data", persist_result=False)
+def curate(
+    pipeline: str,
+    store: str | None = None,
+    workers: int = 1,
+    overrides: list[str] | None = None,
+    runs: str = "runs",
+) -> dict[str, Any]:
+    """Build `pipeline`, publish the version, train on it; returns what `sft-data run --json` prints."""
+    settings = load_pipeline(Path(pipeline), overrides or [])
+    with LocalEngine(workers) as engine:
+        built = build(settings, Path(store) if store else None, engine=engine, call=run_step_task)
+    training = train_task(settings.train, built.path, runs) if settings.train else None
+    return built.model_dump(mode="json") | {"flow_run": runtime.flow_run.id, "training": training}
+
+
+if __name__ == "__main__":
+    curate(sys.argv[1])

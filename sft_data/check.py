@@ -1,0 +1,92 @@
+"""A dry run: the first rows of every source through all stages in memory, and the funnel they leave."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import polars as pl
+from pydantic import BaseModel, ConfigDict, Field
+
+from sft_data.build import curate
+from sft_data.formats.ingest import read_unit
+from sft_data.pipeline import Pipeline
+from sft_data.plan import Reading, plan_reading
+from sft_data.schema import CONVERSATIONS, empty
+from sft_data.stage import DatasetStage, ShardStage
+
+__all__ = ["DryRun", "dry_run"]
+
+
+class DryRun(BaseModel):
+    """What `check` prints."""
+
+    model_config = ConfigDict(frozen=True)
+
+    ok: bool
+    errors: list[str] = []
+    sources: list[dict[str, Any]] = Field(default=[], description="name, format, files and bytes of each source")
+    funnel: list[dict[str, Any]] = Field(default=[], description="rows in, kept and rejected by code of each step")
+
+
+def dry_run(pipeline: Pipeline, rows: int) -> DryRun:
+    """Send the first `rows` rows of every source through the pipeline; nothing is written."""
+    readings = [plan_reading(source) for source in pipeline.sources]
+    frames, funnel = [], []
+    for reading in readings:
+        frame, line = _first_rows(reading, rows)
+        frames.append(frame)
+        funnel.append(line)
+    frame = pl.concat(frames)
+    stages: list[ShardStage | DatasetStage] = [*pipeline.stages, pipeline.split]
+    if pipeline.tokenize is not None:
+        stages.append(pipeline.tokenize)
+    for stage in stages:
+        outcome = curate(frame, [stage])
+        funnel.append(_line(stage.kind, frame.height, outcome.kept.height, outcome.rejected, outcome.edited))
+        frame = outcome.kept
+    return DryRun(
+        ok=True,
+        sources=[
+            {
+                "name": reading.source.name,
+                "format": reading.format,
+                "files": len(reading.files),
+                "bytes": sum(file.size for file in reading.files),
+            }
+            for reading in readings
+        ],
+        funnel=funnel,
+    )
+
+
+def _first_rows(reading: Reading, rows: int) -> tuple[pl.DataFrame, dict[str, Any]]:
+    kept, rejected, left = [empty(CONVERSATIONS)], [], rows
+    for unit in reading.units:
+        for outcome in read_unit(unit, reading.source, reading.format, shard_rows=max(left, 1)):
+            kept.append(outcome.kept.head(left))
+            rejected.append(outcome.rejected.select("code").head(left - kept[-1].height))
+            left -= kept[-1].height + rejected[-1].height
+            if left <= 0:
+                break
+        if left <= 0:
+            break
+    frame = pl.concat(kept)
+    ledger = pl.concat(rejected) if rejected else pl.DataFrame(schema={"code": pl.String})
+    line = _line(f"read:{reading.source.name}", frame.height + ledger.height, frame.height, ledger, None)
+    return frame, line
+
+
+def _line(
+    name: str, rows_in: int, kept: int, rejected: pl.DataFrame, edited: pl.DataFrame | None
+) -> dict[str, Any]:
+    return {
+        "step": name,
+        "rows_in": rows_in,
+        "rows_kept": kept,
+        "rejected": _counts(rejected),
+        "edited": {} if edited is None else _counts(edited),
+    }
+
+
+def _counts(ledger: pl.DataFrame) -> dict[str, int]:
+    return dict(ledger.group_by("code").len().sort("code").iter_rows())

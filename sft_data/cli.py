@@ -1,0 +1,374 @@
+"""The command line: each command parses, calls the library once, and prints the model it gets.
+
+With `--json` the model is printed as one JSON object on standard output and nothing else is; progress and errors go to
+standard error. Exit codes: 0 done, 1 an error that the message explains, 2 wrong usage, 130 stopped by Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import click
+import orjson
+import typer
+from rich.console import Console
+
+from sft_data.errors import MissingExtraError, SftDataError
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+    from sft_data.store.read import VersionRef
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    help="Turns raw instruction data into a dataset one can trust, and trains on it.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output and nothing else.")]
+Store = Annotated[
+    Path | None, typer.Option("--store", help="Folder of the store. Default: the pipeline's `store`, else ./store.")
+]
+PipelineFile = Annotated[Path, typer.Argument(metavar="PIPELINE", help="A pipeline file.")]
+Version = Annotated[str, typer.Argument(metavar="VERSION", help="NAME, NAME@v3, NAME@TAG or NAME@FINGERPRINT_PREFIX.")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting of the pipeline.")
+]
+Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Processes at work. Default: one per core.")]
+
+
+def _out() -> Console:
+    return Console()
+
+
+def _err() -> Console:
+    return Console(stderr=True)
+
+
+def _print(model: BaseModel | dict[str, Any]) -> None:
+    data = model if isinstance(model, dict) else model.model_dump(mode="json")
+    sys.stdout.write(orjson.dumps(data, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS).decode() + "\n")
+
+
+def _find(store: Path | None, version: str) -> VersionRef:
+    from sft_data.store.read import resolve
+
+    return resolve(store or Path("store"), version)
+
+
+@app.command(epilog="Example: sft-data init data/alpaca.json data/chats.jsonl.gz > pipelines/mine.yaml")
+def init(
+    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="Data files, globs or folders.")],
+    out: Annotated[Path | None, typer.Option("--out", help="Where to write the pipeline; default: print it.")] = None,
+    json: Json = False,
+) -> None:
+    """Look at data files and write a commented pipeline for them."""
+    from sft_data.starter import starter_pipeline
+
+    text = starter_pipeline(files)
+    if out is not None:
+        if out.exists():
+            raise SftDataError(f"{out} is there already; choose another name or remove it first")
+        out.write_text(text, encoding="utf-8")
+    if json:
+        _print({"pipeline": text, "path": str(out) if out else None})
+    elif out is None:
+        sys.stdout.write(text)
+    else:
+        _out().print(f"{out} is written. Next: sft-data check {out}", markup=False, highlight=False)
+
+
+@app.command(epilog="Example: sft-data check pipelines/quickstart.yaml --rows 200")
+def check(
+    pipeline: PipelineFile,
+    rows: Annotated[int, typer.Option("--rows", min=1, help="Rows of each source to try.")] = 1000,
+    overrides: Overrides = None,
+    json: Json = False,
+) -> None:
+    """Validate a pipeline, then try it on the first rows; nothing is written."""
+    from sft_data.check import DryRun, dry_run
+    from sft_data.errors import ConfigError
+    from sft_data.pipeline import load_pipeline
+    from sft_data.report.terminal import print_funnel
+
+    try:
+        result = dry_run(load_pipeline(pipeline, overrides or []), rows)
+    except ConfigError as error:
+        if not json:
+            raise
+        _print(DryRun(ok=False, errors=error.problems))
+        raise typer.Exit(1) from None
+    if json:
+        _print(result)
+    else:
+        print_funnel(_out(), result.funnel, title=f"{pipeline}: the first {rows:,} rows of each source")
+
+
+@app.command(epilog="Example: sft-data build pipelines/quickstart.yaml --workers 2")
+def build(
+    pipeline: PipelineFile,
+    overrides: Overrides = None,
+    store: Store = None,
+    workers: Workers = None,
+    json: Json = False,
+) -> None:
+    """Curate and publish a version, without Prefect."""
+    from sft_data.build import build as build_version
+    from sft_data.engine import LocalEngine
+    from sft_data.pipeline import load_pipeline
+    from sft_data.progress import ProgressWatch
+    from sft_data.report.terminal import print_build
+
+    settings = load_pipeline(pipeline, overrides or [])
+    with LocalEngine(workers or os.cpu_count() or 1) as engine, ProgressWatch(_err()) as watch:
+        result = build_version(settings, store, engine=engine, watch=watch)
+    if json:
+        _print(result)
+    else:
+        print_build(_out(), result)
+
+
+@app.command(epilog="Example: sft-data run pipelines/quickstart.yaml")
+def run(
+    pipeline: PipelineFile,
+    overrides: Overrides = None,
+    store: Store = None,
+    workers: Workers = None,
+    runs: Annotated[Path, typer.Option("--runs", help="Folder of training runs.")] = Path("runs"),
+    json: Json = False,
+) -> None:
+    """Build as a Prefect flow, then train where the pipeline says so; no server has to be started."""
+    from sft_data.build import BuildResult
+    from sft_data.report.terminal import print_build, print_training
+
+    flow = _flow()
+    told = flow(str(pipeline), str(store) if store else None, workers or os.cpu_count() or 1, overrides, str(runs))
+    if json:
+        _print(told)
+        return
+    print_build(_out(), BuildResult.model_validate({k: told[k] for k in BuildResult.model_fields}))
+    if told["training"]:
+        print_training(_out(), told["training"])
+
+
+def _flow() -> Any:  # noqa: ANN401  # a Prefect flow, importable only with the extra
+    # Prefect reads its settings at import. What the user has set stays.
+    for name, value in {
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_LOGGING_LEVEL": "ERROR",
+        "PREFECT_CLI_PROMPT": "false",
+    }.items():
+        os.environ.setdefault(name, value)
+    try:
+        from flows.curate import curate
+    except ImportError as error:
+        if error.name and error.name.split(".")[0] == "prefect":
+            raise MissingExtraError("`sft-data run`", "prefect") from None
+        raise
+    return curate
+
+
+@app.command(epilog="Example: sft-data versions quickstart")
+def versions(
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="Only this dataset.")] = None,
+    store: Store = None,
+    json: Json = False,
+) -> None:
+    """List versions with tags, rows, tokens and dates."""
+    from sft_data.report.terminal import print_versions
+    from sft_data.store.read import versions as list_versions
+
+    found = list_versions(store or Path("store"), name)
+    if json:
+        _print({"versions": [version.model_dump(mode="json") for version in found]})
+    else:
+        print_versions(_out(), found)
+
+
+@app.command(epilog="Example: sft-data show quickstart")
+def show(version: Version, store: Store = None, json: Json = False) -> None:
+    """Funnel and figures of a version."""
+    from sft_data.report.measure import load_report
+    from sft_data.report.terminal import print_report
+
+    report = load_report(_find(store, version).folder)
+    if json:
+        _print(report)
+    else:
+        print_report(_out(), report)
+
+
+@app.command(epilog="Example: sft-data report quickstart --out report.html")
+def report(
+    version: Version,
+    out: Annotated[Path | None, typer.Option("--out", help="File to write; default: NAME-vN-report.html here.")] = None,
+    store: Store = None,
+    json: Json = False,
+) -> None:
+    """Write a version's report as one self-contained HTML page, with the times of its stages."""
+    from sft_data.report.html import write_report
+
+    path = write_report(_find(store, version), out)
+    if json:
+        _print({"path": str(path)})
+    else:
+        _out().print(f"{path} is written: open it in a browser", markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command(epilog="Example: sft-data why quickstart alpaca:alpaca_en.json:17")
+def why(
+    version: Version,
+    row_id: Annotated[str, typer.Argument(metavar="ROW_ID", help="SOURCE:FILE:ROW.")],
+    store: Store = None,
+    json: Json = False,
+) -> None:
+    """One row's whole story: where it came from, what was edited, why it was kept or dropped, where its tokens are."""
+    from sft_data.report.terminal import print_story
+    from sft_data.store.why import why as tell
+
+    story = tell(_find(store, version).folder, row_id)
+    if json:
+        _print(story)
+    else:
+        print_story(_out(), story)
+
+
+@app.command(epilog="Example: sft-data preview quickstart -n 2")
+def preview(
+    version: Version,
+    row: Annotated[str | None, typer.Option("--row", metavar="ID", help="Only this row.")] = None,
+    number: Annotated[int, typer.Option("-n", min=1, help="How many rows.")] = 3,
+    out: Annotated[Path | None, typer.Option("--out", help="Write an HTML page instead of the terminal.")] = None,
+    store: Store = None,
+    json: Json = False,
+) -> None:
+    """Show the text that will be trained on, token by token, the trained ones in colour."""
+    from sft_data.chat.preview import preview as look
+    from sft_data.chat.preview import print_preview, render_preview
+
+    found = look(_find(store, version).folder, row_ids=[row] if row else None, n=number)
+    if out is not None:
+        out.write_text(render_preview(found), encoding="utf-8")
+    if json:
+        _print(found)
+    elif out is None:
+        print_preview(_out(), found)
+    else:
+        _out().print(f"{out} is written: open it in a browser", markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command(epilog="Example: sft-data diff quickstart@v1 quickstart@v2")
+def diff(
+    a: Annotated[str, typer.Argument(metavar="A", help="The older version.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="The newer version.")],
+    store: Store = None,
+    json: Json = False,
+) -> None:
+    """What changed from A to B: rows added, removed, moved, re-decided; distributions; settings."""
+    from sft_data.report.terminal import print_diff
+    from sft_data.store.diff import diff as compare
+
+    found = compare(_find(store, a).folder, _find(store, b).folder)
+    if json:
+        _print(found)
+    else:
+        print_diff(_out(), found)
+
+
+@app.command(epilog="Example: sft-data verify quickstart")
+def verify(version: Version, store: Store = None, json: Json = False) -> None:
+    """Check hashes, schemas, conservation of rows and loss masks of a version; exit code 1 where anything is wrong."""
+    from sft_data.report.terminal import print_verification
+    from sft_data.store.verify import verify as examine
+
+    found = examine(_find(store, version).folder)
+    if json:
+        _print(found)
+    else:
+        print_verification(_out(), found)
+    if not found.ok:
+        raise typer.Exit(1)
+
+
+@app.command(epilog="Example: sft-data train pipelines/train_tiny.yaml --data quickstart")
+def train(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="A training file.")],
+    data: Annotated[str, typer.Option("--data", metavar="VERSION", help="The version to train on.")],
+    out: Annotated[Path | None, typer.Option("--out", help="Folder of the run; default: below runs/.")] = None,
+    store: Store = None,
+    json: Json = False,
+) -> None:
+    """Train a causal language model on a version's packs."""
+    from sft_data.report.terminal import print_training
+    from sft_data.train.config import load_train_config
+    from sft_data.train.run import run_folder
+    from sft_data.train.run import train as train_model
+
+    settings = load_train_config(config)
+    version = _find(store, data).folder
+    result = train_model(settings, version, out or run_folder(settings, version))
+    told = result.model_dump(mode="json")
+    if json:
+        _print(told)
+    else:
+        print_training(_out(), told)
+
+
+@app.command(epilog="Example: sft-data schema > pipeline.schema.json")
+def schema() -> None:
+    """Print the JSON schema of a pipeline file, for completion in editors."""
+    from sft_data.pipeline import pipeline_schema
+
+    _print(pipeline_schema())
+
+
+@app.command(epilog="Example: sft-data stages near-dedup")
+def stages(
+    kind: Annotated[str | None, typer.Argument(metavar="KIND", help="Only this stage, with its whole page.")] = None,
+    json: Json = False,
+) -> None:
+    """List the stages, or show one stage's page: what it does, its settings and its codes."""
+    from sft_data.catalogue import find_page, pages
+    from sft_data.report.terminal import print_page, print_pages
+
+    found = pages() if kind is None else [find_page(kind)]
+    if json:
+        _print({"stages": [page.model_dump(mode="json") for page in found]})
+    elif kind is None:
+        print_pages(_out(), found)
+    else:
+        print_page(_out(), found[0])
+
+
+def main() -> None:
+    """Entry point: errors without a traceback."""
+    try:
+        code = app(standalone_mode=False)
+    except SftDataError as error:
+        _err().print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(1)
+    except click.exceptions.Exit as stop:
+        sys.exit(stop.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, click.exceptions.Abort):
+        _err().print("\nstopped; finished work is kept: run the same command again to resume", markup=False)
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader of our output (head, less) has gone.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,106 @@
+"""What will be done: a pipeline as a list of steps, each with the fingerprint of everything that decides its outcome."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sft_data.fingerprint import digest, library_versions, stage_identity
+from sft_data.formats import detect
+from sft_data.formats.ingest import REVISION, Unit, units
+from sft_data.pipeline import Pipeline
+from sft_data.sources.files import SourceFile, find_files
+from sft_data.sources.settings import Source
+from sft_data.stage import StageConfig
+from sft_data.store.manifest import InputFile
+
+__all__ = ["Reading", "Step", "plan", "plan_reading"]
+
+# Bump when the layout of the published files changes: it is part of every version's fingerprint.
+LAYOUT = 1
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A source, resolved: its files, its format, and the units in which it is read."""
+
+    source: Source
+    format: str
+    files: tuple[SourceFile, ...]
+    hashes: tuple[str, ...]  # SHA-256 of each file
+    units: tuple[Unit, ...]
+
+    def inputs(self) -> list[InputFile]:
+        """For the manifest."""
+        return [
+            InputFile(source=self.source.name, file=file.name, sha256=sha, bytes=file.size)
+            for file, sha in zip(self.files, self.hashes, strict=True)
+        ]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step: what it does, on the results of which steps, and its identity."""
+
+    name: str  # unique in the plan: "read:alpaca", "02:near-dedup", "tokenize"
+    kind: str  # "read", "write", "pack", "publish", or a stage's kind
+    fingerprint: str
+    inputs: tuple[str, ...]  # names of the steps whose results it takes
+    reading: Reading | None = None
+    stage: StageConfig | None = None
+    pipeline: Pipeline | None = None
+
+
+def plan(pipeline: Pipeline) -> list[Step]:
+    """The steps in the order in which the data flows. Looks at the input files (hashes, formats), reads no row."""
+    reading = [_reading_step(plan_reading(source)) for source in pipeline.sources]
+    steps, last = list(reading), tuple(step.name for step in reading)
+    staged: list[tuple[str, StageConfig]] = [
+        (f"{number:02d}:{stage.kind}", stage) for number, stage in enumerate(pipeline.stages, start=1)
+    ]
+    staged.append(("split", pipeline.split))
+    if pipeline.tokenize is not None:
+        staged.append(("tokenize", pipeline.tokenize))
+    for name, stage in staged:
+        steps.append(_step(name, stage.kind, steps, last, stage_identity(stage), stage=stage))
+        last = (name,)
+    everything = tuple(step.name for step in steps)
+    steps.append(_step("write", "write", steps, everything, {"layout": LAYOUT}, pipeline=pipeline))
+    if pipeline.pack is not None:
+        identity = {"layout": LAYOUT, "settings": pipeline.pack.model_dump(mode="json"), **_library("numpy")}
+        steps.append(_step("pack", "pack", steps, ("write",), identity, pipeline=pipeline))
+    everything = tuple(step.name for step in steps)
+    steps.append(_step("publish", "publish", steps, everything, {}, pipeline=pipeline))
+    return steps
+
+
+def plan_reading(source: Source) -> Reading:
+    """Find a source's files and settle its format."""
+    files = find_files(source)
+    name = source.format if source.format != "auto" else detect.detect(source, files).format
+    return Reading(source, name, tuple(files), tuple(file.sha256() for file in files), tuple(units(source, files)))
+
+
+def _reading_step(reading: Reading) -> Step:
+    settings = reading.source.model_dump(mode="json", exclude={"path"}) | {"format": reading.format}
+    files = [[file.name, sha] for file, sha in zip(reading.files, reading.hashes, strict=True)]
+    fingerprint = digest("read", REVISION, settings, files, library_versions(("orjson",)))
+    return Step(f"read:{reading.source.name}", "read", fingerprint, (), reading=reading)
+
+
+def _step(
+    name: str,
+    kind: str,
+    steps: Sequence[Step],
+    inputs: tuple[str, ...],
+    identity: dict[str, object],
+    *,
+    stage: StageConfig | None = None,
+    pipeline: Pipeline | None = None,
+) -> Step:
+    above = [step.fingerprint for step in steps if step.name in inputs]
+    return Step(name, kind, digest(kind, identity, above), inputs, stage=stage, pipeline=pipeline)
+
+
+def _library(*names: str) -> dict[str, object]:
+    return {"libraries": library_versions(names)}

@@ -1,0 +1,77 @@
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from sft_data.cells import Task, cell_folder, execute, find_cell, read_file, step_record, write_arrow, write_parquet
+from sft_data.cells import write_step_record
+from sft_data.errors import StoreError
+
+
+def write_numbers(folder: Path, numbers: list[int]) -> dict[str, Any]:
+    write_parquet(pl.DataFrame({"n": numbers}), folder / "rows.parquet")
+    write_arrow(pl.DataFrame({"n": numbers}), folder / "sketch.arrow")
+    return {"sum": sum(numbers)}
+
+
+def break_down(folder: Path) -> dict[str, Any]:
+    (folder / "half").write_text("half")
+    raise ValueError("in the middle")
+
+
+def never(folder: Path) -> dict[str, Any]:
+    raise AssertionError("a finished cell was made again")
+
+
+KEY = "ab" * 32
+
+
+def test_cell_is_made_once_and_found_again(tmp_path: Path):
+    cell = execute(tmp_path, Task(KEY, "numbers", write_numbers, ([1, 2, 3],)))
+    assert cell.told == {"sum": 6}
+    assert cell.files["rows.parquet"].rows == 3
+    assert cell.files["sketch.arrow"].rows == 3
+    again = execute(tmp_path, Task(KEY, "numbers", never, ()))
+    assert again == cell
+    assert read_file(tmp_path, again.files["sketch.arrow"])["n"].to_list() == [1, 2, 3]
+
+
+def test_cell_whose_work_fails_leaves_nothing(tmp_path: Path):
+    with pytest.raises(ValueError, match="in the middle"):
+        execute(tmp_path, Task(KEY, "broken", break_down, ()))
+    assert find_cell(tmp_path, KEY) is None
+    assert [p for p in tmp_path.rglob("*") if p.is_file()] == []
+
+
+def test_cell_whose_file_was_shortened_is_an_error_not_a_result(tmp_path: Path):
+    execute(tmp_path, Task(KEY, "numbers", write_numbers, ([1, 2, 3],)))
+    file = cell_folder(tmp_path, KEY) / "rows.parquet"
+    file.chmod(0o644)
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(StoreError, match="changed after it was written"):
+        find_cell(tmp_path, KEY)
+
+
+def test_cell_draft_of_a_killed_run_is_not_a_cell(tmp_path: Path):
+    (tmp_path / "tmp" / f"{KEY[:16]}-dead").mkdir(parents=True)
+    assert find_cell(tmp_path, KEY) is None
+    assert execute(tmp_path, Task(KEY, "numbers", write_numbers, ([4],))).told == {"sum": 4}
+
+
+def test_same_content_is_written_as_the_same_bytes_however_it_was_chunked(tmp_path: Path):
+    whole = pl.DataFrame({"t": [str(i) for i in range(100)], "l": [[i] * (i % 3) for i in range(100)]})
+    pieces = pl.concat([whole[:37], whole[37:90], whole[90:]], rechunk=False)
+    write_parquet(whole, tmp_path / "a.parquet")
+    write_parquet(pieces, tmp_path / "b.parquet")
+    assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
+
+
+def test_step_record_counts_only_while_its_cells_are_there(tmp_path: Path):
+    execute(tmp_path, Task(KEY, "numbers", write_numbers, ([1],)))
+    assert step_record(tmp_path, "f" * 64) is None
+    write_step_record(tmp_path, "f" * 64, {"cells": [KEY], "rows_in": 1})
+    assert step_record(tmp_path, "f" * 64) == {"cells": [KEY], "rows_in": 1}
+    folder = cell_folder(tmp_path, KEY)
+    (folder / "cell.json").unlink()
+    assert step_record(tmp_path, "f" * 64) is None

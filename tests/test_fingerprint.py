@@ -1,0 +1,36 @@
+from pathlib import Path
+
+from sft_data.fingerprint import digest, path_sha256, stage_identity
+from sft_data.filters.answer_length import AnswerLength
+
+
+def test_digest_of_other_values_differs():
+    assert digest("a", 1) != digest("a", 2)
+    assert digest(["a", "b"]) != digest("a", "b")
+
+
+def test_folder_hash_follows_names_and_bytes_not_place_or_hidden_files(tmp_path: Path):
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "tokenizer.json").write_text("{}")
+    (tmp_path / "two" / ".cache").write_text("noise")
+    assert path_sha256(tmp_path / "one") == path_sha256(tmp_path / "two")
+    (tmp_path / "two" / "tokenizer.json").write_text("{ }")
+    assert path_sha256(tmp_path / "one") != path_sha256(tmp_path / "two")
+
+
+def test_stage_identity_follows_settings():
+    assert stage_identity(AnswerLength(min_chars=3)) == stage_identity(AnswerLength(min_chars=3))
+    assert stage_identity(AnswerLength(min_chars=3)) != stage_identity(AnswerLength(min_chars=4))
+
+
+def test_stage_identity_holds_a_files_content_and_not_its_path(tmp_path: Path):
+    class Listed(AnswerLength):
+        files = ("words",)
+        words: str
+
+    for name, text in (("a", "same"), ("b", "same"), ("c", "other")):
+        (tmp_path / name).write_text(text)
+    identity = {name: stage_identity(Listed(words=str(tmp_path / name))) for name in "abc"}
+    assert identity["a"] == identity["b"]
+    assert identity["a"] != identity["c"]
