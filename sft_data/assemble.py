@@ -16,7 +16,7 @@ from sft_data.cells import FileRef, Task, write_parquet
 from sft_data.errors import StageError
 from sft_data.fingerprint import digest
 from sft_data.pack.plan import Pack, plan_packs
-from sft_data.pack.shards import TokenReader, pack_frame, write_stream
+from sft_data.pack.shards import TokenReader, pack_frame, stream_names, write_stream
 from sft_data.steps import Piece
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def _packs(
         for number, start in enumerate(starts)
     ]
     cells = work.engine.run(work.cache, tasks, lambda _: work.watch.advance())
-    names = arrow_names(len(cells))
+    names = stream_names(len(cells))
     return {f"packs/{split}/{n}": cell.files["packs.arrow"] for n, cell in zip(names, cells, strict=True)}
 
 
@@ -121,11 +121,6 @@ def materialise(folder: Path, index: Path, start: int, stop: int, tokens: Sequen
     )
     write_stream(folder / "packs.arrow", pack_frame(chosen, TokenReader(list(tokens))))
     return {}
-
-
-def arrow_names(number: int) -> list[str]:
-    """File names as `datasets` writes them."""
-    return [f"data-{i:05d}-of-{number:05d}.arrow" for i in range(number)]
 
 
 def _settings(step: Step) -> Pack:
@@ -158,7 +153,7 @@ def _token_jobs(
     tokens = _Table(tuple(shard.tables["tokens"] for shard in shards), tuple(sidecars), sidecar.counts)
     cuts = _token_cuts(total)
     jobs = _by_rows(work, sidecar, split, f"sidecar/{split}", named)
-    for name, (start, stop) in zip(arrow_names(len(cuts) - 1), pairwise(cuts), strict=True):
+    for name, (start, stop) in zip(stream_names(len(cuts) - 1), pairwise(cuts), strict=True):
         jobs[f"tokens/{split}/{name}"] = list(_pieces(work, tokens, split, start, stop, named))
     return jobs
 

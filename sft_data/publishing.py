@@ -15,7 +15,7 @@ import polars as pl
 
 from sft_data.assemble import SPLITS
 from sft_data.errors import GateError, StageError
-from sft_data.fingerprint import library_versions
+from sft_data.fingerprint import digest, library_versions
 from sft_data.formats.ingest import REVISION
 from sft_data.pack.shards import dataset_files
 from sft_data.pipeline import Gates, Pipeline
@@ -40,9 +40,8 @@ def publish_version(step: Step, work: Work, above: Sequence[StepResult]) -> Step
     if pipeline.tokenize is not None:
         files |= {f"tokenizer/{name}": path for name, path in tokenizer_files(pipeline.tokenize).items()}
     failed = {name: gate for name, gate in manifest.gates.items() if not gate["passed"]}
-    published = publish(
-        work.store, manifest, files, _side_files(above), _build_info(work, above), draft=bool(failed)
-    )
+    texts = _side_files(step, above)
+    published = publish(work.store, manifest, files, texts, _build_info(work, above), draft=bool(failed))
     if failed:
         raise GateError(_failure(failed, published))
     return StepResult(step.name, step.fingerprint, told=_told(manifest, published), reused=published.reused)
@@ -174,7 +173,7 @@ def _failure(failed: Mapping[str, Mapping[str, Any]], published: Published) -> s
     )
 
 
-def _side_files(above: Sequence[StepResult]) -> dict[str, str]:
+def _side_files(step: Step, above: Sequence[StepResult]) -> dict[str, str]:
     """The small JSON files that make a folder of Arrow files readable for `datasets`."""
     texts: dict[str, str] = {}
     files = {path: ref for result in above for path, ref in result.files.items()}
@@ -183,7 +182,8 @@ def _side_files(above: Sequence[StepResult]) -> dict[str, str]:
             folder = f"{table}/{split}/"
             inside = {path.removeprefix(folder): ref for path, ref in sorted(files.items()) if path.startswith(folder)}
             if inside:
-                texts |= {folder + name: text for name, text in dataset_files(list(inside), table).items()}
+                fingerprint = digest(step.fingerprint, table, split)
+                texts |= {folder + n: text for n, text in dataset_files(list(inside), fingerprint, split).items()}
     return texts
 
 
