@@ -1,0 +1,97 @@
+"""Exact copies: rows whose text is the same but for its layout."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Literal
+
+import numpy as np
+import polars as pl
+from pydantic import Field
+
+from sft_data.dedup.ranking import Keep, rank_columns, ranking
+from sft_data.stage import Decision, StageConfig
+
+__all__ = ["ExactDedup", "same_layout"]
+
+_ROLES = {
+    "conversation": ("system", "user", "assistant", "tool"),
+    "prompt": ("system", "user", "tool"),
+    "answer": ("assistant",),
+}
+
+
+class ExactDedup(StageConfig):
+    """Keep one of the rows whose text is the same.
+
+    Two texts are the same where they differ only in Unicode composition (NFC) and layout: line endings, white space at
+    the end of a line, runs of blanks inside a line, white space around the text. Indentation inside, case, numbers and
+    punctuation matter: Python lives by the first, "Polish" is not "polish", "C" is not "C++", x² is not x2 (which is
+    why it is NFC and never NFKC). Roles, order of turns, tools, tool calls and reasoning belong to the text.
+
+    Criteria `prompt` and `answer` look at one side only: `prompt` with `copies: 3` keeps up to three answers to a
+    question. `answer` is for finding boilerplate; equal short answers to different questions are no duplicates.
+    """
+
+    scope: ClassVar[Literal["shard", "dataset"]] = "dataset"
+    codes: ClassVar[Mapping[str, str]] = {"exact-duplicate": "the same text as the row named as its twin"}
+
+    kind: Literal["exact-dedup"] = "exact-dedup"
+    criterion: Literal["conversation", "prompt", "answer"] = Field(
+        "conversation", description="what has to be the same: the conversation, its prompt or its answer"
+    )
+    keep: Keep = Field("first", description="which copy stays: first, longest, or best by the column `score`")
+    score: str = Field("score", description="column that `keep: best` goes by; the highest stays")
+    sources: tuple[str, ...] = Field((), description="sources whose rows are preferred, in this order, before `keep`")
+    copies: int = Field(1, ge=1, description="how many rows with the same text stay")
+
+    def sketch(self, frame: pl.DataFrame) -> pl.DataFrame:
+        texts = frame.select(_key_text(_ROLES[self.criterion])).to_series()
+        keys = [hashlib.blake2b(text.encode(), digest_size=16).digest() for text in texts]
+        ranks = rank_columns(frame, self.keep, self.score, self.sources)
+        return frame.select(pl.col("id"), pl.Series("key", keys, dtype=pl.Binary), *ranks)
+
+    def decide(self, sketches: Sequence[pl.DataFrame]) -> Decision:
+        slim = pl.concat([sketch.select("id", "key") for sketch in sketches])
+        claim = np.empty(slim.height, dtype=np.int64)
+        claim[ranking(sketches)] = np.arange(slim.height)
+        ordered = slim.with_columns(row=pl.int_range(pl.len(), dtype=pl.Int64), claim=pl.Series(claim)).sort("claim")
+        numbered = ordered.with_columns(
+            number=pl.int_range(pl.len()).over("key"), twin=pl.col("id").first().over("key")
+        )
+        return Decision(
+            numbered.filter(pl.col("number") >= self.copies)
+            .sort("row")
+            .select(
+                "row",
+                code=pl.lit("exact-duplicate"),
+                detail=pl.format("same {} as {}", pl.lit(self.criterion), "twin"),
+                twin="twin",
+                score=pl.lit(1.0),
+            )
+        )
+
+
+def _key_text(roles: tuple[str, ...]) -> pl.Expr:
+    """One text for each row, equal where the roles' turns are: JSON, so that no text can imitate a border."""
+    fields = ("role", "name", "content", "reasoning", "tool_calls")
+    turn = pl.struct(same_layout(pl.element().struct.field(name)).alias(name) for name in fields)
+    turns = pl.col("messages").list.eval(turn.filter(pl.element().struct.field("role").is_in(roles)))
+    tools = same_layout(pl.col("tools")) if "system" in roles else pl.lit(None, dtype=pl.String)
+    return pl.struct(turns.alias("turns"), tools.alias("tools")).struct.json_encode()
+
+
+def same_layout(text: pl.Expr) -> pl.Expr:
+    r"""`text` composed (NFC), with one kind of line ending and no white space that nobody sees; indentation stays.
+
+    >>> pl.select(same_layout(pl.lit("if a:\r\n    b   c  \n\n"))).item()
+    'if a:\n    b c'
+    """
+    return (
+        text.str.normalize("NFC")
+        .str.replace_all(r"\r\n?", "\n")
+        .str.replace_all(r"(\S)[ \t\u00a0\u3000]+", "$1 ")
+        .str.replace_all(r"[ \t\u00a0\u3000]+(\n|$)", "$1")
+        .str.strip_chars()
+    )

@@ -1,0 +1,266 @@
+"""Candidates from band keys, their verification, and the two decisions made of them.
+
+Rows that share a band key stand in one bucket. Every pair of a bucket that could matter is verified by the exact
+Jaccard similarity of its shingle sets: no cap cuts a large bucket short, so a template that half the dataset shares
+costs time, never a wrong or a missed decision. Equal parts are recognised by their keys before any set is read.
+"""
+
+# Kernels take what numba infers, so they are not annotated.
+# mypy: disable-error-code="no-untyped-def"
+# ruff: noqa: ANN001, ANN201, ANN202, PLR0917
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["CRITERIA", "Found", "Rule", "Sets", "buckets", "components", "greedy", "join"]
+
+I64 = npt.NDArray[np.int64]
+I32 = npt.NDArray[np.int32]
+Buckets = tuple[I32, int]
+
+CRITERIA = ("prompt-and-answer", "conversation", "prompt", "answer")
+_BOTH, _WHOLE, _PROMPT, _ANSWER = range(4)
+
+
+class Sets(NamedTuple):
+    """Shingle sets of all rows; a row that is nobody's candidate has no values."""
+
+    keys: npt.NDArray[np.uint64]  # (rows, 3), see units.ShingleSets
+    counts: npt.NDArray[np.uint32]  # (rows, 3) shingles of each part
+    numbers: npt.NDArray[np.uint64]  # (rows, 3)
+    starts: I64  # (rows,) where the row's values start
+    values: npt.NDArray[np.uint64]  # the parts' sets one behind the other
+
+
+class Rule(NamedTuple):
+    """When two rows are near."""
+
+    mode: int  # place of the criterion in CRITERIA
+    threshold: float
+    same_numbers: bool  # rows with other numbers are not near
+    strict_short: bool  # equal short answers ask for the same prompt
+
+
+@dataclass(frozen=True)
+class Found:
+    """What `greedy` decided for each row."""
+
+    twin: I64  # the kept row that it is near to, -1 where the row itself is kept
+    score: npt.NDArray[np.float64]  # the similarity that counts
+    parts: npt.NDArray[np.float64]  # (rows, 3) similarity of each part
+
+
+def buckets(keys: npt.NDArray[np.uint32], takes_part: npt.NDArray[np.bool_]) -> Buckets:
+    """For each row and band the number of its bucket, -1 where the row is alone in it; and how many buckets."""
+    rows, bands = keys.shape
+    out: I32 = np.full((rows, bands), -1, dtype=np.int32)
+    who = np.flatnonzero(takes_part).astype(np.uint64)
+    used = 0
+    for band in range(bands):
+        packed = keys[:, band][takes_part].astype(np.uint64) << np.uint64(32) | who
+        packed.sort()
+        used = _number(packed, band, out, used)
+    return out, used
+
+
+@numba.njit(cache=True, nogil=True)
+def _number(packed, band, out, used):
+    at = 0
+    while at < len(packed):
+        end = at + 1
+        while end < len(packed) and packed[end] >> np.uint64(32) == packed[at] >> np.uint64(32):
+            end += 1
+        if end - at > 1:
+            for place in range(at, end):
+                out[np.int64(packed[place] & np.uint64(0xFFFFFFFF)), band] = used
+            used += 1
+        at = end
+    return used
+
+
+def greedy(sets: Sets, shared: Buckets, order: I64, rule: Rule) -> Found:
+    """Go through the rows in `order`; remove a row that is near a row kept before it, keep it otherwise.
+
+    So every removed row is similar to the row that was kept for it, and unlike rows are never chained together. Of
+    several kept rows the most similar one is named, of equals the one with the first claim.
+    """
+    rows = len(order)
+    twin = np.full(rows, -1, dtype=np.int64)
+    score = np.zeros(rows, dtype=np.float64)
+    parts = np.zeros((rows, 3), dtype=np.float64)
+    _greedy(sets, *shared, order, rule, twin, score, parts)
+    return Found(twin, score, parts)
+
+
+@numba.njit(cache=True, nogil=True)
+def _shared(values, a, a_end, b, b_end):
+    """Size of the intersection of two sorted sets."""
+    shared = 0
+    while a < a_end and b < b_end:
+        left, right = values[a], values[b]
+        if left == right:
+            shared += 1
+            a += 1
+            b += 1
+        elif left < right:
+            a += 1
+        else:
+            b += 1
+    return shared
+
+
+@numba.njit(cache=True, nogil=True)
+def _overlap(sets, i, j, part):
+    """How many shingles one part of two rows shares. Short texts share theirs only where they are the same text."""
+    if sets.keys[i, part] == sets.keys[j, part]:
+        return np.int64(sets.counts[i, part])
+    if sets.keys[i, part] & np.uint64(1) == 0 or sets.keys[j, part] & np.uint64(1) == 0:
+        return np.int64(0)
+    a, b = sets.starts[i], sets.starts[j]
+    for before in range(part):
+        a += sets.counts[i, before]
+        b += sets.counts[j, before]
+    return np.int64(_shared(sets.values, a, a + sets.counts[i, part], b, b + sets.counts[j, part]))
+
+
+@numba.njit(cache=True, nogil=True)
+def _jaccard(sets, i, j, part, threshold):
+    """Exact Jaccard similarity of one part; 0 where the sizes alone keep it below the threshold."""
+    if sets.keys[i, part] == sets.keys[j, part]:
+        return 1.0
+    left, right = np.int64(sets.counts[i, part]), np.int64(sets.counts[j, part])
+    if min(left, right) / max(left, right) < threshold:
+        return 0.0
+    shared = _overlap(sets, i, j, part)
+    return shared / (left + right - shared)
+
+
+@numba.njit(cache=True, nogil=True)
+def _whole(sets, i, j, threshold):
+    """Exact Jaccard similarity of the conversations: shingles of the three parts count apart."""
+    left, right = np.int64(0), np.int64(0)
+    for part in range(3):
+        left += sets.counts[i, part]
+        right += sets.counts[j, part]
+    if left + right == 0:
+        return 1.0
+    if min(left, right) / max(left, right) < threshold:
+        return 0.0
+    shared = np.int64(0)
+    for part in range(3):
+        shared += _overlap(sets, i, j, part)
+    return shared / (left + right - shared)
+
+
+@numba.njit(cache=True, nogil=True)
+def _near(sets, i, j, rule, seen):
+    """The similarity of two rows by the criterion, 0 where they are not near. Fills `seen` with the parts'."""
+    first = 2 if rule.mode == _ANSWER else 0
+    last = 2 if rule.mode == _PROMPT else 3
+    if rule.same_numbers:
+        for part in range(first, last):
+            if sets.numbers[i, part] != sets.numbers[j, part]:
+                return 0.0
+    if rule.mode == _WHOLE:
+        whole = _whole(sets, i, j, rule.threshold)
+        seen[:] = whole
+        return whole if whole >= rule.threshold else 0.0
+    seen[:] = 1.0
+    lowest = 1.0
+    for part in range(first, last):
+        similarity = _jaccard(sets, i, j, part, rule.threshold)
+        if similarity < rule.threshold:
+            return 0.0
+        seen[part] = similarity
+        lowest = min(lowest, similarity)
+    short = sets.keys[i, 2] & np.uint64(1) == 0
+    if rule.mode == _BOTH and rule.strict_short and short and (seen[0] < 1.0 or seen[1] < 1.0):
+        return 0.0
+    return lowest
+
+
+@numba.njit(cache=True, nogil=True)
+def _greedy(sets, found, used, order, rule, twin, score, parts):
+    rows, bands = found.shape
+    head = np.full(used, -1, dtype=np.int32)  # of each bucket, the row kept last
+    link = np.empty((rows, bands), dtype=np.int32)  # ... and behind each kept row the one before
+    claim = np.empty(rows, dtype=np.int64)
+    for place in range(rows):
+        claim[order[place]] = place
+    checked = np.full(rows, -1, dtype=np.int32)
+    seen = np.zeros(3, dtype=np.float64)
+    for place in range(rows):
+        i = order[place]
+        for band in range(bands):
+            bucket = found[i, band]
+            j = head[bucket] if bucket >= 0 else -1
+            while j >= 0:
+                if checked[j] != i:
+                    checked[j] = i
+                    near = _near(sets, i, j, rule, seen)
+                    if near > score[i] or (near > 0.0 and near == score[i] and claim[j] < claim[twin[i]]):
+                        score[i] = near
+                        twin[i] = j
+                        parts[i] = seen
+                j = link[j, band]
+        if twin[i] < 0:
+            for band in range(bands):
+                bucket = found[i, band]
+                if bucket >= 0:
+                    link[i, band] = head[bucket]
+                    head[bucket] = i
+
+
+def components(sets: Sets, shared: Buckets, part: int, threshold: float, parent: I64) -> None:
+    """Join in `parent` the rows that are near in one part (3: in the whole conversation).
+
+    `parent` is a forest over row numbers whose roots are the smallest row of each tree; it is changed in place.
+    """
+    _join_near(sets, *shared, part, threshold, parent)
+
+
+@numba.njit(cache=True, nogil=True)
+def join(rows, firsts, parent):
+    """Join each row with its first in the forest `parent`, in place."""
+    for at in range(len(rows)):
+        left, right = _root(parent, rows[at]), _root(parent, firsts[at])
+        parent[max(left, right)] = min(left, right)
+
+
+@numba.njit(cache=True, nogil=True)
+def _root(parent, row):
+    while parent[row] != row:
+        parent[row] = parent[parent[row]]
+        row = parent[row]
+    return row
+
+
+@numba.njit(cache=True, nogil=True)
+def _join_near(sets, found, used, part, threshold, parent):
+    rows, bands = found.shape
+    head = np.full(used, -1, dtype=np.int32)
+    link = np.empty((rows, bands), dtype=np.int32)
+    checked = np.full(rows, -1, dtype=np.int32)
+    for i in range(rows):
+        for band in range(bands):
+            bucket = found[i, band]
+            if bucket < 0:
+                continue
+            j = head[bucket]
+            while j >= 0:
+                if checked[j] != i:
+                    checked[j] = i
+                    left, right = _root(parent, i), _root(parent, j)
+                    if left != right:
+                        near = _whole(sets, i, j, threshold) if part == 3 else _jaccard(sets, i, j, part, threshold)
+                        if near >= threshold:
+                            parent[max(left, right)] = min(left, right)
+                j = link[j, band]
+            link[i, band] = head[bucket]
+            head[bucket] = i
