@@ -40,6 +40,7 @@ class StepEntry(_Model):
     rows_kept: int
     rejected: dict[str, int] = Field(default={}, description="rows by code")
     edited: dict[str, int] = Field(default={}, description="rows touched, by code")
+    codes: dict[str, str] = Field(default={}, description="what its codes mean, as the release that built it says")
 
 
 class SplitCounts(_Model):

@@ -1,0 +1,187 @@
+"""What a report tells. `measure` fills it in; terminal, Markdown, HTML and web only lay it out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from sft_data.store.manifest import InputFile, TokenizerEntry
+
+__all__ = [
+    "Check",
+    "Distribution",
+    "EditGroup",
+    "Example",
+    "FunnelStep",
+    "GateResult",
+    "Packing",
+    "RejectionGroup",
+    "Report",
+    "Share",
+    "SourceFlow",
+    "SplitFigures",
+    "TwinPair",
+]
+
+FORMAT = 1
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Check(_Model):
+    """One thing that makes the version trustworthy, or not."""
+
+    name: str
+    passed: bool
+    told: str = Field(description="what was measured, for a person")
+
+
+class GateResult(_Model):
+    """One limit that the pipeline sets."""
+
+    name: str
+    limit: Any
+    measured: Any
+    passed: bool
+
+
+class FunnelStep(_Model):
+    """One step, in river order: rows_in = rows_kept + the sum of rejected."""
+
+    name: str
+    kind: str
+    rows_in: int
+    rows_kept: int
+    rejected: dict[str, int]
+    edited: dict[str, int]
+
+
+class SourceFlow(_Model):
+    """What became of one source's rows."""
+
+    name: str
+    rows_in: int
+    rows_kept: int
+    rows_rejected: int
+    rejected: dict[str, int] = Field(description="rows by code")
+    tokens: int
+    trained_tokens: int
+
+
+class SplitFigures(_Model):
+    """One split."""
+
+    name: str
+    rows: int
+    tokens: int
+    trained_tokens: int
+    packs: int
+
+
+class Example(_Model):
+    """One row of a ledger, as text."""
+
+    id: str
+    detail: str
+    text: str = Field(description="beginning of the row, cut")
+
+
+class RejectionGroup(_Model):
+    """All rows that one stage rejected with one code."""
+
+    stage: str
+    code: str
+    meaning: str = Field(description="the code's documented meaning; empty where the manifest does not hold it")
+    rows: int
+    share: float = Field(description="of all rows read")
+    examples: list[Example]
+
+
+class EditGroup(_Model):
+    """All edits of one kind."""
+
+    stage: str
+    code: str
+    meaning: str
+    rows: int
+    places: int
+    examples: list[Example]
+
+
+class TwinPair(_Model):
+    """A row that was rejected as a duplicate, beside the row kept instead."""
+
+    stage: str
+    code: str
+    score: float | None
+    id: str
+    text: str
+    twin: str
+    twin_text: str
+
+
+class Distribution(_Model):
+    """A histogram: bin i holds values from edges[i] up to, not including, edges[i + 1]; the last bin is open."""
+
+    name: str
+    title: str
+    unit: str
+    edges: list[float]
+    kept: list[int]
+    rejected: list[int] = Field(default=[], description="the same bins for the rows that left; empty where unknown")
+    figures: dict[str, float] = Field(default={}, description="min, p10, median, mean, p90, p99, max of the kept rows")
+
+
+class Share(_Model):
+    """Part of the kept rows."""
+
+    name: str
+    rows: int
+    share: float
+
+
+class Packing(_Model):
+    """The packs of one split."""
+
+    split: str
+    pack_length: int
+    packs: int
+    tokens: int
+    lower_bound: int = Field(description="tokens / pack length, rounded up: fewer packs are impossible")
+    fill: float = Field(description="tokens / (packs x pack length)")
+    rows_per_pack: float
+    histogram: Distribution
+
+
+class Report(_Model):
+    """Everything there is to tell about a version."""
+
+    format: int = FORMAT
+    name: str
+    fingerprint: str
+    parents: list[str]
+    rows_in: int
+    rows_kept: int
+    rows_rejected: int
+    tokens: int
+    trained_tokens: int
+    packs: int
+    pack_fill: float | None
+    checks: list[Check]
+    gates: list[GateResult]
+    funnel: list[FunnelStep]
+    sources: list[SourceFlow]
+    splits: list[SplitFigures]
+    rejections: list[RejectionGroup] = Field(description="most rows first")
+    edits: list[EditGroup]
+    duplicates: list[TwinPair]
+    distributions: list[Distribution]
+    languages: list[Share]
+    packing: list[Packing]
+    tokenizer: TokenizerEntry | None
+    inputs: list[InputFile]
+    libraries: dict[str, str]
+    pipeline: dict[str, Any]

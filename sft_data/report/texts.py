@@ -1,0 +1,72 @@
+"""Conversations as plain text for a person, and where in a version a row's text stands."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import orjson
+import polars as pl
+
+from sft_data.store.layout import parquet_files
+
+__all__ = ["conversation_of", "plain", "rejected_plain", "shorten", "texts_of"]
+
+
+def shorten(text: str, limit: int) -> str:
+    """At most `limit` characters; what is cut is counted.
+
+    >>> shorten("abcdef", 3)
+    'abc … (3 more characters)'
+    """
+    return text if len(text) <= limit else f"{text[:limit]} … ({len(text) - limit:,} more characters)"
+
+
+def plain(messages: Sequence[Mapping[str, Any]]) -> str:
+    r"""Turns one below the other, each behind its role.
+
+    >>> plain([{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello!"}])
+    'user: Hi\nassistant: Hello!'
+    """
+    return "\n".join(f"{message.get('role')}: {_said(message)}" for message in messages)
+
+
+def _said(message: Mapping[str, Any]) -> str:
+    parts = [message.get("reasoning"), message.get("content"), message.get("tool_calls")]
+    return " ".join(str(part) for part in parts if part)
+
+
+def conversation_of(text: str | None) -> list[dict[str, Any]] | None:
+    """The messages of a rejected row's text; None where the row never became a conversation."""
+    if not text or not text.startswith('{"messages":['):
+        return None
+    try:
+        messages = orjson.loads(text).get("messages")
+    except orjson.JSONDecodeError:
+        return None
+    whole = isinstance(messages, list) and all(
+        isinstance(m, dict) and isinstance(m.get("content"), str) for m in messages
+    )
+    return messages if whole else None
+
+
+def rejected_plain(text: str | None) -> str:
+    """A rejected row's text for a person: its turns, or the original bytes where it has none."""
+    messages = conversation_of(text)
+    return (text or "") if messages is None else plain(messages)
+
+
+def texts_of(folder: Path, ids: Collection[str]) -> dict[str, str]:
+    """The text of each row, wherever in the version it stands: kept, or in the ledger of rejections."""
+    found: dict[str, str] = {}
+    for path in parquet_files(folder, "rejections"):
+        found |= {row_id: rejected_plain(text) for row_id, text in _rows(path, "text", ids).iter_rows()}
+    for path in parquet_files(folder, "conversations"):
+        found |= {row_id: plain(messages) for row_id, messages in _rows(path, "messages", ids).iter_rows()}
+    return found
+
+
+def _rows(path: Path, column: str, ids: Collection[str]) -> pl.DataFrame:
+    wanted = pl.Series("id", sorted(ids), dtype=pl.String)
+    return pl.scan_parquet(path).filter(pl.col("id").is_in(wanted.implode())).select("id", column).collect()
