@@ -6,7 +6,7 @@ The signatures are those of datasketch 2's scheme `affine32`, bit for bit: `min(
 
 # Kernels take what numba infers, so they are not annotated.
 # mypy: disable-error-code="no-untyped-def"
-# ruff: noqa: ANN001, ANN202
+# ruff: noqa: ANN001, ANN202, PLR0917
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["band_keys", "bands_for", "permutations", "recall_at", "signatures"]
+__all__ = ["bands_for", "bands_of_rows", "permutations", "recall_at", "signatures"]
 
 U32 = npt.NDArray[np.uint32]
 
@@ -70,37 +70,69 @@ def signatures(hashes: U32, counts: npt.NDArray[np.int64], num_perm: int = 128, 
 def _sign(hashes, counts, a, b, out):
     at = 0
     for row in range(len(counts)):
-        lowest = out[row]
-        lowest[:] = np.uint32(0xFFFFFFFF)
-        for _ in range(counts[row]):
-            h = hashes[at]
-            at += 1
-            h ^= h >> np.uint32(16)
-            h *= np.uint32(0x85EBCA6B)
-            h ^= h >> np.uint32(13)
-            h *= np.uint32(0xC2B2AE35)
-            h ^= h >> np.uint32(16)
-            for p in range(len(a)):
-                value = np.uint32(np.uint32(a[p] * h) + b[p])
-                lowest[p] = min(lowest[p], value)
-
-
-def band_keys(signs: U32, bands: int, rows: int) -> U32:
-    """One 32-bit key for each band of each signature.
-
-    Keys of different bands are never compared. Unlike bands that share a key become candidates and fail verification.
-    """
-    out: U32 = np.empty((len(signs), bands), dtype=np.uint32)
-    _fold(signs, rows, out)
-    return out
+        out[row, :] = np.uint32(0xFFFFFFFF)
+        _lower(hashes, at, counts[row], a, b, out[row])
+        at += counts[row]
 
 
 @numba.njit(cache=True, nogil=True)
-def _fold(signs, rows, out):
-    for row in range(out.shape[0]):
-        for band in range(out.shape[1]):
-            key = np.uint64(0xCBF29CE484222325)
-            for p in range(band * rows, (band + 1) * rows):
-                key = (key ^ np.uint64(signs[row, p])) * np.uint64(0x9E3779B97F4A7C15)
-                key ^= key >> np.uint64(32)
-            out[row, band] = np.uint32(key >> np.uint64(16))
+def _lower(hashes, first, count, a, b, lowest):
+    for at in range(first, first + count):
+        h = _fmix32(hashes[at])
+        for p in range(len(a)):
+            value = np.uint32(np.uint32(a[p] * h) + b[p])
+            lowest[p] = min(value, lowest[p])
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
+def _fmix32(h):
+    """The 32-bit finaliser of MurmurHash3. Every product is cut to 32 bits: numba widens them to 64."""
+    h = np.uint32(h ^ np.uint32(h >> np.uint32(16)))
+    h = np.uint32(h * np.uint32(0x85EBCA6B))
+    h = np.uint32(h ^ np.uint32(h >> np.uint32(13)))
+    h = np.uint32(h * np.uint32(0xC2B2AE35))
+    return np.uint32(h ^ np.uint32(h >> np.uint32(16)))
+
+
+def bands_of_rows(
+    hashes: U32, counts: npt.NDArray[np.int64], bands: tuple[int, int], num_perm: int, seed: int
+) -> tuple[U32, U32]:
+    """Band keys of rows of several sets each: of the union of a row's sets, and of each set alone.
+
+    `counts` is (rows, sets); the results are (rows, bands) and (rows, sets, bands). Keys of different bands are never
+    compared. Unlike bands that share a 32-bit key become candidates and fail verification.
+    """
+    a, b = permutations(num_perm, seed)
+    rows, sets = counts.shape
+    union: U32 = np.empty((rows, bands[0]), dtype=np.uint32)
+    alone: U32 = np.empty((rows, sets, bands[0]), dtype=np.uint32)
+    _band_rows(hashes, counts, a, b, bands[1], union, alone)
+    return union, alone
+
+
+@numba.njit(cache=True, nogil=True)
+def _band_rows(hashes, counts, a, b, size, union, alone):
+    lowest, all_lowest = np.empty(len(a), dtype=np.uint32), np.empty(len(a), dtype=np.uint32)
+    at = 0
+    for row in range(counts.shape[0]):
+        all_lowest[:] = np.uint32(0xFFFFFFFF)
+        for place in range(counts.shape[1]):
+            lowest[:] = np.uint32(0xFFFFFFFF)
+            count = counts[row, place]
+            _lower(hashes, at, count, a, b, lowest)
+            at += count
+            _fold(lowest, size, alone[row, place])
+            if count:
+                for p in range(len(a)):
+                    all_lowest[p] = min(all_lowest[p], lowest[p])
+        _fold(all_lowest, size, union[row])
+
+
+@numba.njit(cache=True, nogil=True)
+def _fold(lowest, size, out):
+    for band in range(len(out)):
+        key = np.uint64(0xCBF29CE484222325)
+        for p in range(band * size, (band + 1) * size):
+            key = (key ^ np.uint64(lowest[p])) * np.uint64(0x9E3779B97F4A7C15)
+            key ^= key >> np.uint64(32)
+        out[band] = np.uint32(key >> np.uint64(16))

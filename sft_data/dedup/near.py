@@ -12,7 +12,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from sft_data.dedup import matching
-from sft_data.dedup.minhash import band_keys, bands_for, signatures
+from sft_data.dedup.minhash import bands_for, bands_of_rows
 from sft_data.dedup.parts import PARTS, part_texts
 from sft_data.dedup.ranking import Keep, rank_columns, ranking
 from sft_data.dedup.units import shingle_sets
@@ -71,19 +71,20 @@ class NearDedup(StageConfig):
         rows, width = frame.height, len(PARTS)
         tags = np.repeat(np.tile(_TAGS, rows), sets.counts)
         hashes = sets.values.astype(np.uint32) ^ tags
-        signs = signatures(hashes, sets.counts, self.num_perm, self.seed).reshape(rows, width, self.num_perm)
+        counts = sets.counts.reshape(rows, width)
         bands = bands_for(self.threshold, self.num_perm)
+        union, alone = bands_of_rows(hashes, counts, bands, self.num_perm, self.seed)
         columns: dict[str, npt.NDArray[Any]] = {
             "keys": sets.keys.reshape(rows, width),
             "numbers": sets.numbers.reshape(rows, width),
-            "counts": sets.counts.reshape(rows, width).astype(np.uint32),
-            "conversation": band_keys(signs.min(axis=1), *bands),
-            "prompt": band_keys(np.ascontiguousarray(signs[:, 1]), *bands),
+            "counts": counts.astype(np.uint32),
+            "conversation": union,
+            "prompt": alone[:, 1],
         }
         if self.criterion == "answer":
-            columns["answer"] = band_keys(np.ascontiguousarray(signs[:, 2]), *bands)
+            columns["answer"] = alone[:, 2]
         ranks = rank_columns(frame, self.keep, self.score, self.sources)
-        shingles = _lists(sets.values, sets.counts.reshape(rows, width).sum(axis=1))
+        shingles = _lists(sets.values, counts.sum(axis=1))
         arrays = [_array(name, values) for name, values in columns.items()]
         return frame.select(pl.col("id"), shingles, *arrays, *ranks)
 

@@ -24,13 +24,11 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-__all__ = ["CHUNK_TEXTS", "ShingleSets", "shingle_sets", "unit_table"]
+__all__ = ["ShingleSets", "shingle_sets", "unit_table"]
 
 U64 = npt.NDArray[np.uint64]
 
-# Texts whose shingles are sorted together: 16 bits of the sort key are the text's number, 48 the shingle's hash.
-# Two different shingles of one million share their 48 bits with a chance of 1 in 500.
-CHUNK_TEXTS = 1 << 16
+CHUNK_ROWS = 16_384  # rows whose bytes and shingles are in memory together
 
 SEPARATOR, WORD, ALONE, SPACE, MARK, IGNORED, OPERATOR = range(7)
 _TABLE_END = 0x33480  # behind the last Han extension; everything above separates
@@ -64,7 +62,7 @@ _OPERATORS = frozenset("+-*/^<>=\u2212\u00d7\u00f7")
 class ShingleSets:
     """Of each text: its set of shingles, its identity and its numbers."""
 
-    values: U64  # 48-bit hashes; sorted and unique inside each text
+    values: U64  # 64-bit hashes; sorted and unique inside each text
     counts: npt.NDArray[np.int64]  # shingles of each text; 0 only where the text is empty
     keys: U64  # equal for texts with equal sets (short ones: equal stripped text); even for short texts
     numbers: U64  # equal for texts with the same numbers in the same order; 0 where there are none
@@ -72,7 +70,7 @@ class ShingleSets:
 
 @lru_cache(maxsize=1)
 def unit_table() -> npt.NDArray[np.uint32]:
-    """Per code point: bits 0-20 its lower case, 21-23 its class, 24-27 its digit value + 1."""
+    """Per code point: bits 0-20 lower case, 21-23 class, 24-27 digit value + 1, 28 whether NFC may change it."""
     table = np.fromiter((_entry(code) for code in range(_TABLE_END)), dtype=np.uint32, count=_TABLE_END)
     for first, last in _ALONE_BLOCKS:
         block = table[first : last + 1]
@@ -87,7 +85,13 @@ def _entry(code: int) -> int:
     lower = char.lower()
     low = 0x3C3 if code == 0x3C2 else ord(lower[0])  # a final sigma is a sigma
     digit = unicodedata.digit(char, -1) + 1 if char.isdecimal() else 0
-    return low | _kind(char) << 21 | digit << 24
+    return low | _kind(char) << 21 | digit << 24 | _nfc_may_change(char) << 28
+
+
+def _nfc_may_change(char: str) -> bool:
+    """Whether NFC can change a text because of this character: it has another form, or joins the one before it."""
+    joins = unicodedata.category(char)[0] == "M" or "\u1160" <= char <= "\u11ff"  # marks; vowels and finals of Jamo
+    return joins or not unicodedata.is_normalized("NFC", char)
 
 
 def _kind(char: str) -> int:
@@ -106,22 +110,16 @@ def _kind(char: str) -> int:
 def shingle_sets(columns: list[pl.Series], n: int) -> ShingleSets:
     """The shingle sets of all texts, row by row: text `i` of column `c` is number `i * len(columns) + c`."""
     width, height = len(columns), len(columns[0])
-    rows = CHUNK_TEXTS // width
-    if height > rows:
-        return _joined([shingle_sets([c.slice(at, rows) for c in columns], n) for at in range(0, height, rows)])
-    texts = [_utf8(column) for column in columns]
-    capacity = sum(len(data) + height for data, _ in texts)
-    packed = np.empty(capacity, dtype=np.uint64)
+    if height > CHUNK_ROWS:
+        starts = range(0, height, CHUNK_ROWS)
+        return _joined([shingle_sets([column.slice(at, CHUNK_ROWS) for column in columns], n) for at in starts])
+    data, bounds = _utf8(columns)
+    values = np.empty(len(data) + width * height, dtype=np.uint64)  # no text has more shingles than bytes, or than one
+    counts = np.zeros(width * height, dtype=np.int64)
     keys = np.zeros(width * height, dtype=np.uint64)
     numbers = np.zeros(width * height, dtype=np.uint64)
-    used = 0
-    for place, (data, offsets) in enumerate(texts):
-        used = _shingle(data, offsets, unit_table(), n, place, width, packed, used, keys, numbers)
-    ordered = packed[:used]
-    ordered.sort()
-    counts = np.zeros(width * height, dtype=np.int64)
-    kept = _unique(ordered, counts, keys)
-    return ShingleSets(ordered[:kept].copy(), counts, keys, numbers)
+    used = _shingle(data, bounds, unit_table(), n, values, counts, keys, numbers)
+    return ShingleSets(values[:used].copy(), counts, keys, numbers)
 
 
 def _joined(parts: list[ShingleSets]) -> ShingleSets:
@@ -133,20 +131,38 @@ def _joined(parts: list[ShingleSets]) -> ShingleSets:
     )
 
 
-def _utf8(column: pl.Series) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
-    """The bytes of all texts and the offset of each, without a copy where Arrow has them so. Null is empty."""
-    text = column.fill_null("").str.normalize("NFC").rechunk()
-    array = text.to_arrow(compat_level=pl.CompatLevel.oldest())
+def _utf8(columns: list[pl.Series]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+    """The bytes of all texts in one buffer, and where each starts and ends: (texts, 2), row by row. Null is empty."""
+    bounds = np.empty((len(columns[0]), len(columns), 2), dtype=np.int64)
+    pieces: list[npt.NDArray[np.uint8]] = []
+    before = 0
+    for place, column in enumerate(columns):
+        piece, ends = _bytes_of(composed(column.fill_null("")))
+        bounds[:, place, 0] = ends[:-1] + before
+        bounds[:, place, 1] = ends[1:] + before
+        pieces.append(piece)
+        before += piece.size
+    return np.concatenate(pieces), bounds.reshape(-1, 2)
+
+
+def composed(text: pl.Series) -> pl.Series:
+    """`text` in Unicode form NFC; only texts that hold a character NFC could change are rewritten."""
+    data, bounds = _bytes_of(text)
+    at = np.flatnonzero(_composable(data, bounds, unit_table()))
+    return text if not len(at) else text.clone().scatter(at, text.gather(at).str.normalize("NFC"))
+
+
+def _bytes_of(text: pl.Series) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+    array = text.rechunk().to_arrow(compat_level=pl.CompatLevel.oldest())
     _, offsets, data = array.buffers()
     bounds = np.frombuffer(offsets, dtype=np.int64)[array.offset : array.offset + len(array) + 1]
-    return np.frombuffer(data if data is not None else b"", dtype=np.uint8), bounds
+    return (np.frombuffer(data, dtype=np.uint8) if data is not None else np.empty(0, dtype=np.uint8)), bounds
 
 
 _MIX_1 = np.uint64(0xFF51AFD7ED558CCD)
 _MIX_2 = np.uint64(0xC4CEB9FE1A85EC53)
 _STEP = np.uint64(0x9E3779B97F4A7C15)
-_LOW_48 = np.uint64((1 << 48) - 1)
-_S33, _S48 = np.uint64(33), np.uint64(48)
+_S32, _S33 = np.uint64(32), np.uint64(33)
 _ONE = np.uint64(1)
 
 
@@ -178,6 +194,23 @@ def _decode(data, i):
 
 
 @numba.njit(cache=True, nogil=True)
+def _composable(data, bounds, table):
+    """Which texts hold a character that NFC may change. Nothing below U+0300 does: its bytes are below 0xCC."""
+    out = np.zeros(len(bounds) - 1, dtype=np.bool_)
+    for doc in range(len(out)):
+        i = bounds[doc]
+        while i < bounds[doc + 1]:
+            if data[i] < 0xCC:
+                i += 1
+                continue
+            code, i = _decode(data, i)
+            if code < len(table) and table[code] >> 28:
+                out[doc] = True
+                break
+    return out
+
+
+@numba.njit(cache=True, nogil=True)
 def _hash_bytes(data, first, last):
     whole = np.uint64(last - first)
     for at in range(first, last):
@@ -187,8 +220,41 @@ def _hash_bytes(data, first, last):
 
 
 @numba.njit(cache=True, nogil=True)
-def _shingle(data, offsets, table, n, place, width, packed, used, keys, numbers):  # noqa: PLR0912, PLR0915 - one pass
-    """Write (text number << 48 | hash) of every shingle to `packed` behind `used`; return the new `used`.
+def _sort_unique(values, first, end, spare, places):
+    """Sort `values[first:end]` and drop repetitions in place; return the new end.
+
+    Hashes are evenly spread, so one pass puts each value near its place and an insertion sort does the rest: linear
+    time, three times as fast as a general sort of such short runs.
+    """
+    size = end - first
+    if size > 24:
+        places[: size + 1] = 0
+        for at in range(first, end):
+            places[np.int64(((values[at] >> _S32) * np.uint64(size)) >> _S32) + 1] += 1
+        for bucket in range(size):
+            places[bucket + 1] += places[bucket]
+        for at in range(first, end):
+            bucket = np.int64(((values[at] >> _S32) * np.uint64(size)) >> _S32)
+            spare[places[bucket]] = values[at]
+            places[bucket] += 1
+        values[first:end] = spare[:size]
+    for at in range(first + 1, end):
+        value, back = values[at], at
+        while back > first and values[back - 1] > value:
+            values[back] = values[back - 1]
+            back -= 1
+        values[back] = value
+    kept = first
+    for at in range(first, end):
+        if at == first or values[at] != values[kept - 1]:
+            values[kept] = values[at]
+            kept += 1
+    return kept
+
+
+@numba.njit(cache=True, nogil=True)
+def _shingle(data, bounds, table, n, values, counts, keys, numbers):  # noqa: PLR0912, PLR0915 - one pass
+    """Fill `values` with the sets of all texts one behind the other, and the other arrays; return the values used.
 
     One pass over the bytes: decode, classify, lower, hash the unit, roll the hash of the last `n` units.
     """
@@ -197,9 +263,14 @@ def _shingle(data, offsets, table, n, place, width, packed, used, keys, numbers)
     for _ in range(n):
         oldest *= _STEP
     end_of_table = len(table)
-    for row in range(len(offsets) - 1):
-        doc = row * width + place
-        i, end = offsets[row], offsets[row + 1]
+    longest = np.int64(0)
+    for doc in range(len(bounds)):
+        longest = max(longest, bounds[doc, 1] - bounds[doc, 0])
+    spare, places = np.empty(longest + 2, dtype=np.uint64), np.empty(longest + 2, dtype=np.int64)
+    used = 0
+    for doc in range(len(bounds)):
+        i, end = bounds[doc, 0], bounds[doc, 1]
+        opened = used
         first, last = end, end  # of the text without the white space around it
         units, slot, rolled = 0, 0, np.uint64(0)
         word, in_word = np.uint64(0), False
@@ -221,7 +292,7 @@ def _shingle(data, offsets, table, n, place, width, packed, used, keys, numbers)
             kind = (entry >> 21) & 7
             if kind == IGNORED and start != end:
                 continue
-            digit = entry >> 24
+            digit = (entry >> 24) & 15
             if digit:
                 if not in_number:
                     number, in_number = sign, True
@@ -258,35 +329,19 @@ def _shingle(data, offsets, table, n, place, width, packed, used, keys, numbers)
                 slot = slot + 1 if slot + 1 < n else 0
                 units += 1
                 if units >= n:
-                    packed[used] = (np.uint64(doc) << _S48) | (_mix(rolled) & _LOW_48)
+                    values[used] = _mix(rolled)
                     used += 1
         ring[:] = 0
         numbers[doc] = listed
         if units < n and last > first:
             whole = _hash_bytes(data, first, last)
             keys[doc] = whole & ~_ONE
-            packed[used] = (np.uint64(doc) << _S48) | (_mix(whole ^ _STEP) & _LOW_48)
+            values[used] = _mix(whole ^ _STEP)
             used += 1
+        elif units >= n:
+            used = _sort_unique(values, opened, used, spare, places)
+            for at in range(opened, used):
+                keys[doc] += _mix(values[at] ^ _STEP)
+            keys[doc] |= _ONE
+        counts[doc] = used - opened
     return used
-
-
-@numba.njit(cache=True, nogil=True)
-def _unique(ordered, counts, keys):
-    """Drop the repeated shingles of each text in place, and its number; finish the keys of long texts."""
-    kept = 0
-    previous = ~np.uint64(0)
-    for at in range(len(ordered)):
-        entry = ordered[at]
-        if entry == previous:
-            continue
-        previous = entry
-        doc = np.int64(entry >> _S48)
-        value = entry & _LOW_48
-        ordered[kept] = value
-        kept += 1
-        counts[doc] += 1
-        key = keys[doc]
-        if counts[doc] == 1 and key != 0:  # a short text: its key stands
-            continue
-        keys[doc] = (key + _mix(value ^ _STEP)) | _ONE
-    return kept
