@@ -1,0 +1,1 @@
+"""Bytes -> rows: files, compression, encodings, and the containers in which rows lie."""

@@ -1,0 +1,65 @@
+"""Prompt and response: two texts, or two lists of messages that follow each other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from operator import itemgetter
+
+import numpy as np
+
+from sft_data.formats.chat import turns_of
+from sft_data.formats.fields import Fields, kind_of, text_of
+from sft_data.formats.turns import Draft, NoTalk, Talk, Turn, draft_of
+from sft_data.sources.rows import Json
+
+__all__ = ["FIELDS", "convert"]
+
+FIELDS: dict[str, tuple[str, ...]] = {
+    "prompt": ("prompt", "question", "query"),
+    "response": ("response", "completion", "answer", "output", "target"),
+    "system": ("system", "system_prompt"),
+}
+
+
+def convert(values: Sequence[dict[str, Json]], fields: Fields) -> Draft:
+    """A Draft of pairs: whole columns where all are texts, row by row otherwise."""
+    draft = _plain(values, fields)
+    return draft if draft is not None else draft_of(_talk(value, fields) for value in values)
+
+
+def _plain(values: Sequence[dict[str, Json]], fields: Fields) -> Draft | None:
+    names = {fields.names(shape) for shape in set(map(tuple, values))}
+    if len(names) != 1:
+        return None
+    prompt, response, system = names.pop()
+    if not prompt or not response or system:
+        return None
+    prompts, answers = list(map(itemgetter(prompt), values)), list(map(itemgetter(response), values))
+    if set(map(type, prompts)) | set(map(type, answers)) != {str}:
+        return None
+    contents = [text for pair in zip(prompts, answers, strict=True) for text in pair]
+    return Draft(np.full(len(values), 2, np.int64), ["user", "assistant"] * len(values), contents)
+
+
+def _talk(value: dict[str, Json], fields: Fields) -> Talk | NoTalk:
+    prompt, response, system = fields.names(tuple(value))
+    try:
+        for field, name in (("prompt", prompt), ("response", response)):
+            if name is None:
+                raise NoTalk("missing-field", fields.missing(field, value))
+        opening = text_of(value, system)
+        turns = [Turn("system", opening)] if opening and opening.strip() else []
+        return Talk(turns + _turns(value, prompt, "user") + _turns(value, response, "assistant"))
+    except NoTalk as refused:
+        return refused
+
+
+def _turns(value: dict[str, Json], name: str | None, role: str) -> list[Turn]:
+    given = value[name] if name is not None else None
+    if isinstance(given, str):
+        return [Turn(role, given)]
+    if isinstance(given, list):
+        return turns_of(given)
+    if given is None:
+        raise NoTalk("no-answer" if role == "assistant" else "missing-field", f"`{name}` is null")
+    raise NoTalk("wrong-type", f"`{name}` is of type {kind_of(given)}, not text or a list of messages")

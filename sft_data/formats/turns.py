@@ -1,0 +1,149 @@
+"""Turns and conversations on their way into the one schema.
+
+A converter of a format fills a `Draft`: all turns of all rows, column by column, so that clean files never pass a
+Python loop over messages. Rows that need a closer look go one by one as `Talk`s and end in a Draft as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from sft_data.schema import CONVERSATIONS, MESSAGE
+from sft_data.sources.decode import dump
+from sft_data.sources.rows import Json
+
+__all__ = ["METADATA", "Draft", "NoTalk", "Talk", "Turn", "draft_of", "frame_of", "metadata"]
+
+METADATA = ("category", "difficulty", "language", "license")
+_NULLABLE = ("reasoning", "tool_calls", "tool_call_id", "name", "weight")
+
+
+class Turn(NamedTuple):
+    """One turn, as in schema.MESSAGE."""
+
+    role: str
+    content: str
+    reasoning: str | None = None
+    tool_calls: str | None = None
+    tool_call_id: str | None = None
+    name: str | None = None
+    weight: float | None = None
+
+
+class Talk(NamedTuple):
+    """The turns of one row, the tools it offers, and what else its turns held, by turn number from 1."""
+
+    turns: list[Turn]
+    tools: str | None = None
+    rest: dict[str, Json] | None = None
+
+
+class NoTalk(Exception):  # noqa: N818 - not an error of the program: it becomes a rejection
+    """A row is no conversation."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        self.code, self.detail = code, detail
+        super().__init__(detail)
+
+
+@dataclass
+class Draft:
+    """Rows as flat columns: row i has the next `counts[i]` turns. An absent nullable column is null throughout."""
+
+    counts: NDArray[np.int64]
+    roles: list[str]
+    contents: list[str]
+    more: Mapping[str, Sequence[str | float | None]] = field(default_factory=dict)
+    tools: Sequence[str | None] | None = None
+    refused: Mapping[int, NoTalk] = field(default_factory=dict)  # rows that are no conversation; they have no turns
+    rest: Mapping[int, dict[str, Json]] = field(default_factory=dict)  # fields of turns that the schema cannot hold
+
+    def talk(self, row: int, begin: int) -> Talk:
+        """One row taken out again; its turns begin at `begin`."""
+        span = range(begin, begin + int(self.counts[row]))
+        more = [self.more.get(name) for name in _NULLABLE]
+        turns = [
+            Turn(self.roles[i], self.contents[i], *[None if column is None else column[i] for column in more])  # type: ignore[arg-type]
+            for i in span
+        ]
+        return Talk(turns, None if self.tools is None else self.tools[row], self.rest.get(row))
+
+
+def draft_of(talks: Iterable[Talk | NoTalk]) -> Draft:
+    """A Draft of rows that were looked at one by one."""
+    rows = list(talks)
+    refused = {i: row for i, row in enumerate(rows) if isinstance(row, NoTalk)}
+    kept = [row if isinstance(row, Talk) else Talk([]) for row in rows]
+    turns = list(chain.from_iterable(row.turns for row in kept))
+    columns = list(zip(*turns, strict=True)) or [()] * len(Turn._fields)
+    more = {name: column for name, column in zip(Turn._fields[2:], columns[2:], strict=True) if any(_given(column))}
+    counts = np.fromiter((len(row.turns) for row in kept), np.int64, len(kept))
+    tools = [row.tools for row in kept]
+    rest = {i: row.rest for i, row in enumerate(kept) if row.rest}
+    return Draft(counts, list(columns[0]), list(columns[1]), more, tools if any(tools) else None, refused, rest)
+
+
+def _given(column: Sequence[object]) -> Iterable[bool]:
+    return (value is not None for value in column)
+
+
+def frame_of(draft: Draft) -> pl.DataFrame:
+    """Columns `messages` and `tools`, one row for every row of the draft."""
+    size = len(draft.roles)
+    arrays = [pa.array(draft.roles, pa.large_string()), pa.array(draft.contents, pa.large_string())]
+    for name in _NULLABLE:
+        kind = pa.float32() if name == "weight" else pa.large_string()
+        column = draft.more.get(name)
+        arrays.append(pa.nulls(size, kind) if column is None else pa.array(column, kind))
+    turns = pa.StructArray.from_arrays(arrays, [field.name for field in MESSAGE.fields])
+    offsets = np.concatenate([[0], np.cumsum(draft.counts)]).astype(np.int64)
+    messages = pl.Series("messages", pa.LargeListArray.from_arrays(pa.array(offsets), turns))
+    tools = pl.Series("tools", draft.tools or [None] * len(draft.counts), dtype=pl.String)
+    return pl.DataFrame([messages.cast(CONVERSATIONS["messages"]), tools])
+
+
+def metadata(values: Sequence[dict[str, Json]], used: frozenset[str], rest: Mapping[int, Json]) -> pl.DataFrame:
+    """Columns `weight`, `category` ... `license` and `extra` of rows whose keys `used` hold the conversation.
+
+    A key that is neither used nor one of ours goes into `extra` as JSON text, with its value as it was; so does
+    `rest`, what the turns of row i held beside the schema's fields, under `turn_fields`.
+    """
+    keys = frozenset(chain.from_iterable(values))
+    others = bool(keys - used) or bool(rest)
+    columns: dict[str, list[str | float | None]] = {name: [None] * len(values) for name in (*METADATA, "extra")}
+    columns["weight"] = [1.0] * len(values)
+    for i, value in enumerate(values if others else ()):
+        extra = {key: value[key] for key in value if key not in used}
+        for name, given in _own_metadata(extra):
+            columns[name][i] = given
+        if i in rest:
+            extra["turn_fields"] = rest[i]
+        if extra:
+            columns["extra"][i] = dump(extra)
+    order = ("weight", *METADATA, "extra")
+    return pl.DataFrame({name: pl.Series(columns[name], dtype=CONVERSATIONS[name]) for name in order})
+
+
+def _own_metadata(extra: dict[str, Json]) -> Iterable[tuple[str, str | float]]:
+    """Take our own columns out of `extra`, from its top or from an object `metadata` in it."""
+    inner = extra.get("metadata")
+    inner = dict(inner) if isinstance(inner, dict) else None
+    for place in (extra, inner):
+        for name in METADATA if place is not None else ():
+            if place is not None and isinstance(place.get(name), str):
+                yield name, place.pop(name)
+    if inner is not None and inner != extra["metadata"]:
+        extra["metadata"] = inner
+        if not inner:
+            del extra["metadata"]
+    weight = extra.get("weight")
+    if isinstance(weight, int | float) and not isinstance(weight, bool) and 0 <= weight < 1e30:
+        yield "weight", float(extra.pop("weight"))
