@@ -1,0 +1,149 @@
+"""Tags, going back, and throwing away what nobody needs. A published version is never touched."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field
+
+from sft_data.errors import StoreError
+from sft_data.store.layout import CACHE, staging_prefix
+from sft_data.store.log import append, unwritable
+from sft_data.store.read import VersionRef, datasets, draft_folders, resolve
+from sft_data.store.refs import lock, read_refs, write_refs
+
+__all__ = ["Garbage", "gc", "rollback", "tag", "untag"]
+
+DAY = 86_400.0
+# A publish of millions of rows takes minutes: what is older than an hour was abandoned.
+ABANDONED = 3_600.0
+
+
+def tag(store: Path, spec: str, name: str) -> VersionRef:
+    """Give the version `spec` the tag `name`; a tag that exists is moved."""
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9._-]{0,63}", name) or re.fullmatch(
+        r"latest|v\d+|draft-.*|[0-9a-f]{4,}", name
+    ):
+        raise StoreError(
+            f"{name!r} cannot be a tag: use letters, digits, '.', '_', '-', beginning with a letter; "
+            "not 'latest', not a number such as v3, not hex digits, which would look like a fingerprint"
+        )
+    found = resolve(store, spec)
+    if found.number is None:
+        raise StoreError(f"{found.version} is a draft; only published versions take tags")
+    with unwritable(store), lock(store, found.name):
+        refs = read_refs(store, found.name)
+        was = refs.tags.get(name)
+        write_refs(store, found.name, refs.model_copy(update={"tags": {**refs.tags, name: found.number}}))
+        append(store, "tag", name=found.name, number=found.number, tag=name, was=was)
+    return found
+
+
+def untag(store: Path, dataset: str, name: str) -> None:
+    """Take a tag away; the version stays."""
+    with unwritable(store), lock(store, dataset):
+        refs = read_refs(store, dataset)
+        if name not in refs.tags:
+            raise StoreError(f"{dataset} has no tag {name!r}; it has: {', '.join(sorted(refs.tags)) or 'none'}")
+        left = {other: number for other, number in refs.tags.items() if other != name}
+        write_refs(store, dataset, refs.model_copy(update={"tags": left}))
+        append(store, "untag", name=dataset, tag=name, was=refs.tags[name])
+
+
+def rollback(store: Path, spec: str) -> VersionRef:
+    """Make the version `spec` the latest. Deletes nothing; the next publish takes the next free number."""
+    found = resolve(store, spec)
+    if found.number is None:
+        raise StoreError(f"{found.version} is a draft; it cannot be the latest version")
+    with unwritable(store), lock(store, found.name):
+        refs = read_refs(store, found.name)
+        write_refs(store, found.name, refs.model_copy(update={"latest": found.number}))
+        append(store, "rollback", name=found.name, number=found.number, was=refs.latest)
+    return found
+
+
+class Garbage(BaseModel):
+    """What `gc` found, and whether it is gone."""
+
+    model_config = ConfigDict(frozen=True)
+
+    removed: bool = Field(description="False: a dry run, nothing was touched")
+    abandoned: list[str] = Field(description="publishes and cells that were cut short")
+    drafts: list[str] = Field(description="versions that failed a gate, older than the limit")
+    cells: list[str] = Field(description="pieces of the step cache that no version holds")
+    bytes: int = Field(description="what removing them frees")
+
+
+def gc(store: Path, *, remove: bool = False, drafts_days: float = 30.0, cache_days: float | None = None) -> Garbage:
+    """Find what nobody needs, and with `remove` delete it. Without, nothing is touched.
+
+    Abandoned publishes; drafts older than `drafts_days`; where `cache_days` is given, cells of the step cache that
+    are older and whose files no version holds. A removed cell costs a later build time, never content.
+    """
+    now = time.time()
+    abandoned = [path for path in _abandoned(store) if now - _newest(path) > ABANDONED]
+    drafts = [p for name in datasets(store) for p in draft_folders(store, name) if now - _newest(p) > drafts_days * DAY]
+    cells = [] if cache_days is None else [p for p in _cells(store) if now - _newest(p) > cache_days * DAY]
+    found = [*abandoned, *drafts, *cells]
+    garbage = Garbage(
+        removed=remove,
+        abandoned=[_below(store, path) for path in abandoned],
+        drafts=[_below(store, path) for path in drafts],
+        cells=[_below(store, path) for path in cells],
+        bytes=sum(_freed(path) for path in found),
+    )
+    if remove and found:
+        with unwritable(store):
+            for path in found:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            _forget_steps(store)
+            append(store, "gc", removed=len(found), bytes=garbage.bytes)
+    return garbage
+
+
+def _abandoned(store: Path) -> Iterator[Path]:
+    """What a killed process leaves: staged versions, cells in the making, drafts of small files."""
+    if not store.is_dir():
+        return
+    for folder in sorted(path for path in store.iterdir() if path.is_dir() and path.name != CACHE):
+        yield from sorted(folder.glob(f"{staging_prefix}*"))
+        yield from sorted(folder.glob(".refs.json.*"))
+    yield from sorted((store / CACHE / "tmp").glob("*"))
+    yield from sorted((store / CACHE / "steps").glob(".*"))
+
+
+def _cells(store: Path) -> Iterator[Path]:
+    """Cells none of whose files is also, by a hard link, a file of a version."""
+    for cell in sorted((store / CACHE / "cells").glob("*/*")):
+        if all(path.stat().st_nlink == 1 for path in cell.iterdir()):
+            yield cell
+
+
+def _forget_steps(store: Path) -> None:
+    """Remove the records of steps that name a removed cell, so that a build redoes them."""
+    cells = store / CACHE / "cells"
+    for record in (store / CACHE / "steps").glob("*.json"):
+        named = orjson.loads(record.read_bytes()).get("cells", [])
+        if not all((cells / key[:2] / key).is_dir() for key in named):
+            record.unlink()
+
+
+def _newest(path: Path) -> float:
+    """When something in it was last written."""
+    inside = path.rglob("*") if path.is_dir() else []
+    return max(file.stat().st_mtime for file in [path, *inside])
+
+
+def _freed(path: Path) -> int:
+    """Bytes that vanish with it: files that are also elsewhere by a hard link stay."""
+    inside = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in inside if file.is_file() and file.stat().st_nlink == 1)
+
+
+def _below(store: Path, path: Path) -> str:
+    return path.relative_to(store).as_posix()

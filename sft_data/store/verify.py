@@ -1,0 +1,229 @@
+"""Check a version against everything that it claims. Reads file by file; memory follows the largest file.
+
+Each problem is one sentence that names the file. What is checked, in this order: the manifest and build record
+against their hashes; every file's size and hash, files missing and files too many; each table's columns; the balance
+of rows; each conversation's content hash; tokens against their sidecar; packs against the tokens; splits by cluster.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from hashlib import sha256
+from pathlib import Path
+
+import orjson
+import polars as pl
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict, Field
+
+from sft_data.errors import StoreError
+from sft_data.fingerprint import file_sha256
+from sft_data.schema import content_hash
+from sft_data.store.layout import (
+    BUILD,
+    LOG,
+    MANIFEST,
+    PARQUET,
+    SPLITS,
+    STREAMS,
+    numbered,
+    parquet_files,
+    scan_table,
+    splits_of,
+)
+from sft_data.store.log import check_log, read_log
+from sft_data.store.manifest import Manifest
+from sft_data.store.publish import manifest_bytes
+from sft_data.store.read import load_manifest
+from sft_data.store.verify_tokens import check_packs, check_tokens
+
+__all__ = ["Verification", "verify"]
+
+MANY = 20  # problems of one kind that are told one by one
+
+
+class Verification(BaseModel):
+    """What `verify` found."""
+
+    model_config = ConfigDict(frozen=True)
+
+    ok: bool
+    problems: list[str] = Field(description="one sentence each, naming the file")
+    files: int = Field(description="files whose hash was compared")
+    bytes: int
+
+
+def verify(folder: Path) -> Verification:
+    """Check the version in `folder`. Where a table's bytes are damaged, contents are not looked into."""
+    try:
+        manifest = load_manifest(folder)
+    except StoreError as error:
+        return Verification(ok=False, problems=[str(error)], files=0, bytes=0)
+    problems = [*_records(folder, manifest), *_log(folder, manifest)]
+    damaged, told = _files(folder, manifest)
+    problems += told
+    if not any(path.endswith((".parquet", ".arrow")) for path in damaged):
+        for check in (_schemas, _balance, _hashes, check_tokens, check_packs, _clusters):
+            problems += _guarded(check, folder, manifest)
+    return Verification(
+        ok=not problems,
+        problems=problems,
+        files=len(manifest.files) + 2,
+        bytes=sum(file.bytes for file in manifest.files),
+    )
+
+
+Check = Callable[[Path, Manifest], Iterator[str]]
+
+
+def _guarded(check: Check, folder: Path, manifest: Manifest) -> list[str]:
+    """Run a check of contents; a file that was made wrong and hashed so may still be unreadable."""
+    found: list[str] = []
+    try:
+        for problem in check(folder, manifest):
+            found.append(problem)
+            if len(found) == MANY:
+                found.append(f"... and more of the same kind ({check.__name__.strip('_')})")
+                break
+    except (pl.exceptions.PolarsError, pa.ArrowException, OSError, ValueError, KeyError, IndexError) as error:
+        found.append(f"a table cannot be read although its hash is right: {error}")
+    return found
+
+
+def _records(folder: Path, manifest: Manifest) -> Iterator[str]:
+    """The two files that the manifest does not list."""
+    raw = (folder / MANIFEST).read_bytes()
+    if raw != manifest_bytes(manifest):
+        yield f"{MANIFEST} is not written the way this program writes it: it was changed"
+    try:
+        build = orjson.loads((folder / BUILD).read_bytes())
+        told = build.pop("record_sha256")
+    except FileNotFoundError:
+        yield f"{BUILD} is missing"
+        return
+    except (orjson.JSONDecodeError, KeyError, AttributeError):
+        yield f"{BUILD} is damaged: it is no build record"
+        return
+    if sha256(orjson.dumps(build, option=orjson.OPT_SORT_KEYS)).hexdigest() != told:
+        yield f"{BUILD} was changed: its content does not fit its own hash"
+    elif build.get("manifest_sha256") != sha256(raw).hexdigest():
+        yield f"{MANIFEST} was changed: {BUILD} holds another hash of it"
+
+
+def _log(folder: Path, manifest: Manifest) -> Iterator[str]:
+    """In a store: does its log, whose entries hang together by their hashes, know this manifest?"""
+    store, number = folder.parent.parent, numbered(folder)
+    if number is None or not (store / LOG).exists():
+        return
+    yield from check_log(store)
+    entries = [e for e in read_log(store) if e.get("name") == manifest.name and e.get("number") == number]
+    hashes = [entry["manifest_sha256"] for entry in entries if "manifest_sha256" in entry]
+    if not hashes:
+        yield f"{LOG} does not know {manifest.name}@v{number}"
+    elif hashes[-1] != file_sha256(folder / MANIFEST):
+        yield f"{MANIFEST} is not the one that was published: {LOG} holds another hash of it"
+
+
+def _files(folder: Path, manifest: Manifest) -> tuple[set[str], list[str]]:
+    """Size and hash of every file; what is missing; what is too much."""
+    problems: dict[str, str] = {}
+    listed = {entry.path: entry for entry in manifest.files}
+    there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()}
+    for path, entry in listed.items():
+        if path not in there:
+            problems[path] = f"{path} is missing"
+        elif (size := (folder / path).stat().st_size) != entry.bytes:
+            problems[path] = f"{path} has {size:,} bytes, the manifest says {entry.bytes:,}"
+        elif file_sha256(folder / path) != entry.sha256:
+            problems[path] = f"{path} was changed: its hash differs from the manifest's"
+    for path in sorted(there - set(listed) - {MANIFEST, BUILD}):
+        problems[path] = f"{path} is not in the manifest"
+    return set(problems), list(problems.values())
+
+
+def _schemas(folder: Path, manifest: Manifest) -> Iterator[str]:
+    """Columns and types of every table, and the row counts that the manifest tells."""
+    rows = {entry.path: entry.rows for entry in manifest.files}
+    for table, (schema, _) in PARQUET.items():
+        for path in parquet_files(folder, table):
+            name = path.relative_to(folder).as_posix()
+            found = pl.read_parquet_schema(path)
+            for column, dtype in schema.items():
+                if found.get(column) != dtype:
+                    yield f"{name}: column {column} is {found.get(column, 'missing')}, not {dtype}"
+            height = pl.scan_parquet(path).select(pl.len()).collect().item()
+            if rows.get(name) not in (None, height):
+                yield f"{name} has {height:,} rows, the manifest says {rows[name]:,}"
+    for table in (*PARQUET, *STREAMS):
+        for place in (folder / table).glob("*"):
+            if place.is_dir() and place.name not in SPLITS:
+                yield f"{table}/{place.name} is no split; there are {', '.join(SPLITS)}"
+
+
+def _balance(folder: Path, manifest: Manifest) -> Iterator[str]:
+    """Rows in = kept + rejected: over all, by step, by source, and no id twice."""
+    counts = manifest.counts
+    kept = scan_table(folder, "conversations").select("id", "source").collect()
+    gone = scan_table(folder, "rejections").select("id", "source", "stage", "code").collect()
+    if kept.height != counts.rows_kept:
+        yield f"conversations/ holds {kept.height:,} rows, {MANIFEST} says {counts.rows_kept:,} were kept"
+    if gone.height != counts.rows_rejected:
+        yield f"rejections/ holds {gone.height:,} rows, {MANIFEST} says {counts.rows_rejected:,} were rejected"
+    if counts.rows_in != counts.rows_kept + counts.rows_rejected:
+        yield f"{MANIFEST}: {counts.rows_in:,} rows in, {counts.rows_kept:,} kept, {counts.rows_rejected:,} rejected"
+    every = pl.concat([kept["id"], gone["id"]])
+    for twice in every.filter(every.is_duplicated()).unique(maintain_order=True).head(3):
+        yield f"row {twice!r} stands twice in conversations/ and rejections/"
+    for source, count in counts.by_source.items():
+        found = (int((kept["source"] == source).sum()), int((gone["source"] == source).sum()))
+        if found != (count.get("rows_kept"), count.get("rows_rejected")) or sum(found) != count.get("rows_in"):
+            yield f"source {source!r}: {found[0]:,} kept and {found[1]:,} rejected in the files, {MANIFEST} says {count}"
+    for step in manifest.steps:
+        if step.rows_in != step.rows_kept + sum(step.rejected.values()):
+            yield f"{MANIFEST}: step {step.name} does not balance"
+    yield from _ledger(gone, manifest)
+
+
+def _ledger(gone: pl.DataFrame, manifest: Manifest) -> Iterator[str]:
+    """The ledger's rows by stage and code against what the steps say."""
+    found = {(stage, code): rows for stage, code, rows in gone.group_by("stage", "code").len().iter_rows()}
+    told: dict[tuple[str, str], int] = {}
+    for step in manifest.steps:
+        for code, rows in step.rejected.items():
+            told[step.kind, code] = told.get((step.kind, code), 0) + rows
+    for stage, code in sorted({*found, *told}):
+        if found.get((stage, code), 0) != told.get((stage, code), 0):
+            yield (
+                f"rejections/ holds {found.get((stage, code), 0):,} rows of {stage}: {code}, "
+                f"{MANIFEST} says {told.get((stage, code), 0):,}"
+            )
+
+
+def _hashes(folder: Path, manifest: Manifest) -> Iterator[str]:
+    """Each conversation's content hash, its split, and the rows of each split."""
+    for split in splits_of(folder, "conversations"):
+        rows = 0
+        for path in parquet_files(folder, "conversations", split):
+            name = path.relative_to(folder).as_posix()
+            frame = pl.read_parquet(path)
+            rows += frame.height
+            wrong = frame.filter(content_hash(frame) != frame["content_hash"])["id"]
+            for row_id in wrong.head(3):
+                yield f"{name}: the messages of row {row_id!r} are not those of its content hash"
+            if "split" in frame.columns and not (frame["split"] == split).all():
+                yield f"{name} holds rows of another split"
+        told = manifest.counts.splits.get(split)
+        if told is None or told.rows != rows:
+            yield f"conversations/{split} holds {rows:,} rows, {MANIFEST} says {told.rows if told else 0:,}"
+
+
+def _clusters(folder: Path, _: Manifest) -> Iterator[str]:
+    """No cluster of duplicates across two splits."""
+    table = scan_table(folder, "conversations")
+    columns = table.collect_schema()
+    if "cluster" not in columns or "split" not in columns:
+        return
+    groups = table.drop_nulls("cluster").group_by("cluster").agg(pl.col("split").unique().sort(), pl.col("id").first())
+    crossing = groups.filter(pl.col("split").list.len() > 1).sort("cluster").collect()
+    for cluster, splits, _ in crossing.head(MANY).iter_rows():
+        yield f"conversations/: the cluster of {cluster!r} lies in {' and '.join(splits)}"

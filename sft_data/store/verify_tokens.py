@@ -1,0 +1,212 @@
+"""The part of `verify` that looks at tokens and packs, batch by batch, in whole arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from sft_data.store.layout import (
+    MANIFEST,
+    STREAMS,
+    arrow_batches,
+    parquet_files,
+    scan_table,
+    splits_of,
+    stream_files,
+)
+from sft_data.store.manifest import Manifest
+
+__all__ = ["check_packs", "check_tokens"]
+
+
+def check_tokens(folder: Path, manifest: Manifest) -> Iterator[str]:
+    """Tokens against sidecar and conversations, for every row of every split."""
+    for split in splits_of(folder, "tokens"):
+        side = scan_table(folder, "sidecar", split).collect()
+        rows = scan_table(folder, "conversations", split).select("id").collect()["id"]
+        if not side["id"].equals(rows):
+            yield f"sidecar/{split} does not hold the rows of conversations/{split} in their order"
+        told = manifest.counts.splits.get(split)
+        sums = (int(side["tokens"].cast(pl.Int64).sum()), int(side["trained"].cast(pl.Int64).sum()))
+        if told is None or (told.tokens, told.trained_tokens) != sums:
+            yield f"sidecar/{split} sums up to {sums[0]:,} tokens, {sums[1]:,} trained; {MANIFEST} says otherwise"
+        first = 0
+        for path in stream_files(folder, "tokens", split):
+            name = path.relative_to(folder).as_posix()
+            for batch in arrow_batches(path):
+                if dict(batch.schema) != dict(STREAMS["tokens"]):
+                    yield f"{name}: columns are {dict(batch.schema)}, not {dict(STREAMS['tokens'])}"
+                    break
+                yield from _rows(name, first, batch, side.slice(first, batch.height))
+                first += batch.height
+        if first != side.height:
+            yield f"tokens/{split} holds {first:,} rows, sidecar/{split} holds {side.height:,}"
+
+
+def _rows(name: str, first: int, batch: pl.DataFrame, side: pl.DataFrame) -> Iterator[str]:
+    """One batch: lengths, labels against input_ids, trained counts, spans."""
+    if side.height != batch.height:
+        return  # the number of rows is told elsewhere
+    lengths = batch["input_ids"].list.len().cast(pl.Int32)
+    ids, labels = (batch[column].explode(empty_as_null=False).to_numpy() for column in ("input_ids", "labels"))
+    if not lengths.equals(batch["labels"].list.len().cast(pl.Int32)):
+        yield f"{name}: some labels are longer or shorter than their input_ids, from row {first:,} on"
+        return
+    yield from _first(name, first, (lengths != side["tokens"]).to_numpy(), "has another length than its sidecar says")
+    ends = np.cumsum(lengths.to_numpy(), dtype=np.int64)
+    starts = ends - lengths.to_numpy()
+    trained = labels != -100
+    counts = np.concatenate([[0], np.cumsum(trained)])
+    per_row = counts[ends] - counts[starts]
+    yield from _first(
+        name, first, per_row != side["trained"].to_numpy(), "trains another number of tokens than its sidecar says"
+    )
+    outside = trained & ~_inside(side, starts, len(labels))
+    row_of = np.repeat(np.arange(len(lengths)), lengths.to_numpy())
+    yield from _first(name, first, _any(outside, row_of, len(lengths)), "has labels outside its spans")
+    wrong = trained & (labels != ids)
+    yield from _first(name, first, _any(wrong, row_of, len(lengths)), "has labels that are not its input_ids")
+    yield from _spans(name, first, side)
+
+
+def _inside(side: pl.DataFrame, starts: np.ndarray, total: int) -> np.ndarray:
+    """Which tokens of the batch lie in a span: +1 at each start, -1 at each end, summed up."""
+    spans = (
+        side.select(pl.int_range(pl.len()).alias("row"), "spans").explode("spans", empty_as_null=False).unnest("spans")
+    )
+    base = starts[spans["row"].to_numpy()]
+    length = side["tokens"].to_numpy()[spans["row"].to_numpy()]
+    change = np.zeros(total + 1, dtype=np.int64)
+    np.add.at(change, np.clip(base + np.clip(spans["start"].to_numpy(), 0, length), 0, total), 1)
+    np.add.at(change, np.clip(base + np.clip(spans["end"].to_numpy(), 0, length), 0, total), -1)
+    return np.cumsum(change)[:total] > 0
+
+
+def _spans(name: str, first: int, side: pl.DataFrame) -> Iterator[str]:
+    start, end = (pl.element().struct.field(field) for field in ("start", "end"))
+    bad = side.select(
+        backwards=pl.col("spans").list.eval((start < 0) | (start >= end)).list.any().fill_null(value=False),
+        beyond=pl.col("spans").list.eval(end).list.max().fill_null(0) > pl.col("tokens"),
+    )
+    yield from _first(name, first, (bad["backwards"] | bad["beyond"]).to_numpy(), "has spans outside its tokens")
+
+
+def _any(marks: np.ndarray, row_of: np.ndarray, rows: int) -> np.ndarray:
+    found = np.zeros(rows, dtype=bool)
+    found[row_of[marks]] = True
+    return found
+
+
+def _first(name: str, first: int, wrong: np.ndarray, told: str) -> Iterator[str]:
+    places = np.flatnonzero(wrong)
+    if len(places):
+        more = f" (and {len(places) - 1:,} more rows)" if len(places) > 1 else ""
+        yield f"{name}: row {first + int(places[0]):,} {told}{more}"
+
+
+def check_packs(folder: Path, manifest: Manifest) -> Iterator[str]:
+    """The pack index against the sidecar, and the packs against index and tokens."""
+    length = manifest.tokenizer.pack_length if manifest.tokenizer else None
+    for split in splits_of(folder, "pack_index"):
+        index = scan_table(folder, "pack_index", split).collect()
+        tokens = scan_table(folder, "sidecar", split).select("tokens").collect()["tokens"]
+        yield from _index(split, index, tokens, length)
+        told = manifest.counts.splits.get(split)
+        packs = index["pack"].n_unique()
+        if told is None or told.packs != packs:
+            yield f"pack_index/{split} holds {packs:,} packs, {MANIFEST} says {told.packs if told else 0:,}"
+        yield from _packs(folder, split, index)
+    for split in splits_of(folder, "packs"):
+        if not parquet_files(folder, "pack_index", split):
+            yield f"packs/{split} has no pack_index/{split}"
+
+
+def _index(split: str, index: pl.DataFrame, tokens: pl.Series, length: int | None) -> Iterator[str]:
+    name = f"pack_index/{split}"
+    if not index["row"].sort().equals(pl.Series("row", np.arange(len(tokens)), dtype=pl.Int64)):
+        seen, twice = index["row"].n_unique(), int(index["row"].is_duplicated().sum())
+        yield f"{name} does not hold each row of tokens/{split} once: {seen:,} of {len(tokens):,} rows, {twice:,} twice"
+        return
+    if not index["tokens"].equals(tokens.gather(index["row"]).alias("tokens")):
+        yield f"{name} tells other lengths than sidecar/{split}"
+    fills = index.group_by("pack").agg(pl.col("tokens").cast(pl.Int64).sum(), pl.col("position")).sort("pack")
+    for pack, fill in fills.filter(pl.col("tokens") > (length or 2**62)).select("pack", "tokens").head(3).iter_rows():
+        yield f"{name}: pack {pack:,} holds {fill:,} tokens, more than {length:,}"
+    if not fills["pack"].equals(pl.Series("pack", np.arange(fills.height), dtype=pl.Int64)):
+        yield f"{name}: packs are not numbered from 0 without a gap"
+    order = fills.filter(pl.col("position").list.sort() != pl.int_ranges(pl.col("position").list.len(), dtype=pl.Int32))
+    for pack in order["pack"].head(3):
+        yield f"{name}: the places of pack {pack:,} are not numbered from 0 without a gap"
+
+
+def _packs(folder: Path, split: str, index: pl.DataFrame) -> Iterator[str]:
+    """The materialised packs, one batch after the other, rebuilt from tokens and index."""
+    ordered = index.sort("pack", "position")
+    expected = ordered.group_by("pack", maintain_order=True).agg("row", "tokens")
+    tokens = _Rows(folder, split)
+    first = 0
+    for path in stream_files(folder, "packs", split):
+        name = path.relative_to(folder).as_posix()
+        for batch in arrow_batches(path):
+            if dict(batch.schema) != dict(STREAMS["packs"]):
+                yield f"{name}: columns are {dict(batch.schema)}, not {dict(STREAMS['packs'])}"
+                break
+            want = expected.slice(first, batch.height)
+            if not batch["seq_lengths"].equals(want["tokens"].alias("seq_lengths")):
+                yield f"{name}: seq_lengths from pack {first:,} on are not those of pack_index/{split}"
+            else:
+                yield from _contents(
+                    name, first, batch, tokens.take(want["row"].explode(empty_as_null=False).to_numpy())
+                )
+            first += batch.height
+    if first != expected.height:
+        yield f"packs/{split} holds {first:,} packs, pack_index/{split} has {expected.height:,}"
+
+
+def _contents(name: str, first: int, batch: pl.DataFrame, want: tuple[np.ndarray, np.ndarray]) -> Iterator[str]:
+    """Tokens and labels of whole packs: those of their rows, with the first label of each row -100."""
+    lengths = batch["seq_lengths"].explode(empty_as_null=False).to_numpy()
+    starts = np.cumsum(lengths, dtype=np.int64) - lengths
+    ids, labels = (batch[column].explode(empty_as_null=False).to_numpy() for column in ("input_ids", "labels"))
+    pack_of = np.repeat(np.arange(batch.height), batch["input_ids"].list.len().to_numpy())
+    if len(ids) != len(want[0]) or len(labels) != len(want[1]):
+        yield f"{name}: packs from {first:,} on are longer or shorter than their rows"
+        return
+    wanted = want[1].copy()
+    wanted[starts] = -100
+    for told, marks in (
+        ("holds other tokens than its rows", ids != want[0]),
+        ("trains on the first token of a row, which its neighbour would predict", _at(labels, starts)),
+        ("holds other labels than its rows", labels != wanted),
+    ):
+        yield from _first(name, first, _any(marks, pack_of, batch.height), told)
+
+
+def _at(labels: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    marks = np.zeros(len(labels), dtype=bool)
+    marks[starts] = labels[starts] != -100
+    return marks
+
+
+class _Rows:
+    """Rows of a split's tokens by number, from memory-mapped batches."""
+
+    def __init__(self, folder: Path, split: str) -> None:
+        self.batches = [batch for path in stream_files(folder, "tokens", split) for batch in arrow_batches(path)]
+        self.starts = np.cumsum([0, *(batch.height for batch in self.batches)])
+
+    def take(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Token ids and labels of these rows, one behind the other in the order asked for."""
+        home = np.searchsorted(self.starts, rows, side="right") - 1
+        order = np.argsort(home, kind="stable")
+        parts = [self.batches[batch][(rows[home == batch] - self.starts[batch]).tolist()] for batch in np.unique(home)]
+        if not parts:
+            return np.zeros(0, np.int32), np.zeros(0, np.int32)
+        back = np.empty_like(order)
+        back[order] = np.arange(len(order))
+        frame = pl.concat(parts)[back.tolist()]
+        ids, labels = (frame[column].explode(empty_as_null=False).to_numpy() for column in ("input_ids", "labels"))
+        return ids, labels
