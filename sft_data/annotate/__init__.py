@@ -1,0 +1,1 @@
+"""Measures rows and adds columns."""

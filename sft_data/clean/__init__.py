@@ -1,0 +1,1 @@
+"""Edits text, drops nothing."""

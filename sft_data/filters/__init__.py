@@ -1,0 +1,1 @@
+"""Decides on rows, drops with a code, never changes text."""
