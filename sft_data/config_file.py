@@ -1,0 +1,100 @@
+"""Reading a YAML file into a frozen model, with every mistake told at once and a hint for what is nearly right."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from sft_data.errors import ConfigError
+
+__all__ = ["check_settings", "explain", "hint", "read_settings"]
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML's safe subset, in which a key written twice is a mistake instead of a silent loss."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"key {key.value!r} stands twice", key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file; ConfigError where there is no such file, no YAML or no mapping."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        known = [p.name for p in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
+        raise ConfigError(str(path), [f"no such file{hint(path.name, known)}"]) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(str(path), [f"cannot be read: {error}"]) from None
+    try:
+        data = yaml.load(text, Loader=_UniqueKeys)  # noqa: S506  # a SafeLoader that also refuses double keys
+    except yaml.YAMLError as error:
+        raise ConfigError(str(path), [f"is not YAML: {' '.join(str(error).split())}"]) from None
+    if not isinstance(data, dict):
+        raise ConfigError(str(path), ["must be a mapping of settings (`key: value` lines)"])
+    return data
+
+
+def check_settings(model: type[Model], data: dict[str, Any], where: str) -> Model:
+    """`data` as a `model`; ConfigError with every mistake."""
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError(where, list(explain(error, model))) from None
+
+
+def explain(error: ValidationError, model: type[BaseModel]) -> Iterator[str]:
+    """Pydantic's errors about `model`, one line each, with a hint where a key is nearly right."""
+    for item in error.errors(include_url=False):
+        where = ".".join(str(part) for part in item["loc"])
+        message = item["msg"].removeprefix("Value error, ")
+        if item["type"] == "value_error":
+            yield from (f"{where}: {line}" if where else line for line in message.split("\n"))
+            continue
+        if item["type"] == "extra_forbidden":
+            allowed = _keys(model, item["loc"][:-1])
+            near = hint(str(item["loc"][-1]), allowed)
+            message = f"there is no such setting{near or '; there are ' + ', '.join(sorted(allowed))}"
+        elif item["type"] == "literal_error":
+            allowed = [name.strip("'") for name in item["ctx"]["expected"].replace(" or ", ", ").split(", ")]
+            message = f"{message}, found {item['input']!r}{hint(str(item['input']), allowed)}"
+        elif item["type"] != "missing" and not isinstance(item["input"], dict | list):
+            message = f"{message}, found {item['input']!r}"
+        yield f"{where}: {message}"
+
+
+def hint(name: str, allowed: Iterable[str]) -> str:
+    """`; did you mean 'x'?` where something allowed is near, else nothing.
+
+    >>> hint("learing_rate", ["learning_rate", "seed"])
+    "; did you mean 'learning_rate'?"
+    """
+    near = difflib.get_close_matches(name, list(allowed), n=1, cutoff=0.5)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def _keys(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
+    """Settings of the model at a place below `model`; names of union members in `loc` are passed over."""
+    here = [model]
+    for part in loc:
+        fields = [m.model_fields[str(part)].annotation for m in here if str(part) in m.model_fields]
+        here = [found for field in fields for found in _models(field)] or here
+    return sorted({name for found in here for name in found.model_fields})
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:  # noqa: ANN401  # any annotation
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [found for inner in get_args(annotation) for found in _models(inner)]

@@ -1,0 +1,106 @@
+"""Losses of held-out conversations, each by itself: the same code during training and after it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import torch
+
+from sft_data.errors import TrainError
+from sft_data.store.layout import scan_table, stream_files
+from sft_data.train.batches import Collator
+from sft_data.train.packs import Rows, open_rows
+from sft_data.train.result import SourceLoss
+
+__all__ = ["HeldOutRows", "by_source", "has_rows", "row_losses", "supervised_nll", "total"]
+
+
+class HeldOutRows:
+    """Conversations of a split with their sources; at most `limit`, evenly spread over the split."""
+
+    def __init__(self, version: Path, split: str, limit: int | None = None) -> None:
+        self.rows: Rows = open_rows(version, split, "tokens")
+        sidecar = scan_table(version, "sidecar", split).select("source").collect()
+        if sidecar.height != len(self.rows):
+            raise TrainError(
+                f"{version}: split {split!r} has {len(self.rows)} rows of tokens but {sidecar.height} in its sidecar; "
+                "`sft-data verify` checks the version"
+            )
+        count = len(self.rows) if limit is None else min(limit, len(self.rows))
+        self.numbers = np.arange(count) * len(self.rows) // max(count, 1)
+        self.sources: list[str] = sidecar["source"].gather(self.numbers).to_list()
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+
+def has_rows(version: Path, split: str) -> bool:
+    """Whether a version has held-out tokens of this split."""
+    return bool(stream_files(version, "tokens", split))
+
+
+def supervised_nll(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Negative log likelihood of each supervised token, in float32, and the mask [B, L - 1] of where they are.
+
+    Only logits of supervised positions are copied and widened: prompts cost nothing.
+    """
+    learnt = labels[:, 1:] != -100
+    return torch.nn.functional.cross_entropy(
+        logits[:, :-1][learnt].float(), labels[:, 1:][learnt], reduction="none"
+    ), learnt
+
+
+@torch.no_grad()  # not inference_mode: a buffer that a model fills here must stay usable in training
+def row_losses(model: Any, rows: Rows, numbers: Sequence[int] | npt.NDArray[Any], slots: int = 8192) -> pl.DataFrame:  # noqa: ANN401
+    """Summed loss and supervised tokens of each conversation, in the order of `numbers`.
+
+    Sorted by length and padded on the right, without any mask: in a causal model padding behind an example cannot
+    reach it. A batch holds at most `slots` positions.
+    """
+    device = next(model.parameters()).device
+    collate = Collator(pad_token_id=0, position_ids=False)
+    sums, counts = np.zeros(len(numbers)), np.zeros(len(numbers), dtype=np.int64)
+    was_training = model.training
+    model.eval()
+    for batch in _batches([len(rows[int(n)].input_ids) for n in numbers], slots):
+        inputs = collate([rows[int(numbers[i])] for i in batch])
+        labels = inputs["labels"].to(device)
+        logits = model(input_ids=inputs["input_ids"].to(device), use_cache=False).logits
+        nll, learnt = supervised_nll(logits, labels)
+        row_of, losses = learnt.nonzero()[:, 0].cpu().numpy(), nll.cpu().double().numpy()
+        sums[batch] = np.bincount(row_of, weights=losses, minlength=len(batch))
+        counts[batch] = np.bincount(row_of, minlength=len(batch))
+    model.train(was_training)
+    return pl.DataFrame({"nll": sums, "tokens": counts})
+
+
+def _batches(lengths: list[int], slots: int) -> list[list[int]]:
+    batches: list[list[int]] = []
+    longest = 0
+    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        if not batches or (len(batches[-1]) + 1) * longest > slots:
+            batches.append([])
+            longest = lengths[i]
+        batches[-1].append(i)
+    return batches
+
+
+def by_source(losses: pl.DataFrame) -> dict[str, SourceLoss]:
+    """Figures of each source; `losses` has columns source, nll and tokens."""
+    sums = losses.group_by("source").agg(pl.len().alias("rows"), pl.col("tokens").sum(), pl.col("nll").sum())
+    return {row["source"]: _figures(row) for row in sums.sort("source").iter_rows(named=True) if row["tokens"]}
+
+
+def total(losses: pl.DataFrame) -> SourceLoss:
+    """Figures over all rows: the mean over tokens, not over rows or sources."""
+    return _figures({"rows": losses.height, "tokens": losses["tokens"].sum(), "nll": losses["nll"].sum()})
+
+
+def _figures(sums: dict[str, Any]) -> SourceLoss:
+    loss = sums["nll"] / sums["tokens"] if sums["tokens"] else float("nan")
+    return SourceLoss(rows=sums["rows"], tokens=sums["tokens"], loss=loss)
