@@ -20,6 +20,7 @@ from sft_data.build import StepResult, Work, build, run_step
 from sft_data.engine import LocalEngine
 from sft_data.pipeline import load_pipeline
 from sft_data.plan import Step
+from sft_data.store.read import load_manifest
 from sft_data.train.config import load_train_config
 
 __all__ = ["curate", "run_step_task", "train_task"]
@@ -44,8 +45,9 @@ def train_task(config: str, version: str, runs: str) -> dict[str, Any]:
     from sft_data.train.run import run_folder, train
 
     settings = load_train_config(Path(config))
-    folder = run_folder(settings, Path(version), base=Path(runs))
-    return train(settings, Path(version), folder).model_dump(mode="json")
+    folder = run_folder(settings, load_manifest(Path(version)), base=Path(runs))
+    say = get_run_logger().info
+    return train(settings, Path(version), folder, progress=say).model_dump(mode="json")
 
 
 @flow(name="sft-data", persist_result=False)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,11 +21,11 @@ from sft_data.cells import Cell, FileRef, Task, step_record, write_step_record
 from sft_data.engine import Engine
 from sft_data.errors import StageError
 from sft_data.fingerprint import digest, stage_identity
-from sft_data.formats.ingest import REVISION
+from sft_data.formats.ingest import REVISION, Unit
 from sft_data.pipeline import Pipeline
 from sft_data.plan import Step, plan
 from sft_data.schema import EDITS, REJECTIONS, empty
-from sft_data.stage import DatasetStage, Outcome, ShardStage, run_dataset_stage, run_stage
+from sft_data.stage import DatasetStage, Outcome, ShardStage, StageConfig, run_dataset_stage, run_stage
 
 __all__ = ["BuildResult", "Shard", "StepResult", "Watch", "Work", "build", "curate", "plan", "run_step"]
 
@@ -192,8 +192,8 @@ def _make(step: Step, work: Work, above: Sequence[StepResult]) -> StepResult:
         return _finish(step, work, [], assemble.write(step, work, above))
     elif step.kind == "pack":
         return _finish(step, work, [], assemble.pack(step, work, above))
-    elif isinstance(step.stage, DatasetStage):
-        cells = _decide(step, step.stage, work, above)
+    elif _stage(step).scope == "dataset":
+        cells = _decide(step, work, above)
     else:
         cells = _map(step, work, above)
     result = _finish(step, work, cells, {})
@@ -209,14 +209,19 @@ def _read(step: Step, work: Work) -> list[Cell]:
     settings = reading.source.model_dump(mode="json", exclude={"path"})
     tasks = [
         Task(
-            digest("read", REVISION, settings, reading.format, hashes[unit.file.name], unit.span(), work.shard_rows),
-            f"{step.name}, {unit.file.name}",
+            digest("read", REVISION, settings, reading.format, hashes[unit.name], _span(unit), work.shard_rows),
+            f"{step.name}, {unit.name}",
             work_of.read,
             (unit, reading.source, reading.format, work.shard_rows),
         )
         for unit in reading.units
     ]
     return _run(step, work, tasks, light=sum(file.size for file in reading.files) < 4_000_000)
+
+
+def _span(unit: Unit) -> dict[str, Any]:
+    """Which part of its file a unit is; where the file lies is left out."""
+    return {name: value for name, value in asdict(unit).items() if name != "path"}
 
 
 def _map(step: Step, work: Work, above: Sequence[StepResult]) -> list[Cell]:
@@ -234,9 +239,9 @@ def _map(step: Step, work: Work, above: Sequence[StepResult]) -> list[Cell]:
     return _run(step, work, tasks, light=_is_light(shards))
 
 
-def _decide(step: Step, stage: DatasetStage, work: Work, above: Sequence[StepResult]) -> list[Cell]:
-    shards, cache = _shards(above), work.cache
-    identity, light = stage_identity(_stage(step)), _is_light(shards)
+def _decide(step: Step, work: Work, above: Sequence[StepResult]) -> list[Cell]:
+    stage, shards, cache = _stage(step), _shards(above), work.cache
+    identity, light = stage_identity(stage), _is_light(shards)
     sketches = _run(
         step,
         work,
@@ -276,7 +281,7 @@ def _run(step: Step, work: Work, tasks: Sequence[Task], *, light: bool, total: i
     return work.engine.run(work.cache, tasks, lambda _: work.watch.advance(), light=light)
 
 
-def _stage(step: Step) -> Any:  # noqa: ANN401  # StageConfig, whose identity is asked for
+def _stage(step: Step) -> StageConfig:
     if step.stage is None:
         raise StageError(f"step {step.name} has no stage")
     return step.stage

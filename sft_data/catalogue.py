@@ -45,7 +45,8 @@ class Page(BaseModel):
 
 def pages() -> list[Page]:
     """All stages: those of the list `stages` in a pipeline, then the fixed sections."""
-    return [_page(kind, stage) for kind, stage in {**STAGES, "split": Split, "tokenize": Tokenize}.items()]
+    everything: dict[str, type[StageConfig]] = {**STAGES, "split": Split, "tokenize": Tokenize}
+    return [_page(kind, stage) for kind, stage in everything.items()]
 
 
 def find_page(kind: str) -> Page:

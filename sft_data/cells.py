@@ -132,7 +132,7 @@ def _write_record(draft: Path, told: dict[str, Any], seconds: float) -> None:
 
 def _rows(path: Path) -> int:
     if path.suffix == ".parquet":
-        return pl.scan_parquet(path).select(pl.len()).collect().item()
+        return int(pl.scan_parquet(path).select(pl.len()).collect().item())
     if path.suffix == ".arrow":
         with pa.memory_map(str(path)) as source:
             if source.read(6) == b"ARROW1":

@@ -58,6 +58,10 @@ def _print(model: BaseModel | dict[str, Any]) -> None:
     sys.stdout.write(orjson.dumps(data, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS).decode() + "\n")
 
 
+def _say(line: str) -> None:
+    _err().print(line, markup=False, highlight=False, soft_wrap=True)
+
+
 def _find(store: Path | None, version: str) -> VersionRef:
     from sft_data.store.read import resolve
 
@@ -97,7 +101,7 @@ def check(
     from sft_data.check import DryRun, dry_run
     from sft_data.errors import ConfigError
     from sft_data.pipeline import load_pipeline
-    from sft_data.report.terminal import print_funnel
+    from sft_data.screens import print_funnel
 
     try:
         result = dry_run(load_pipeline(pipeline, overrides or []), rows)
@@ -125,7 +129,7 @@ def build(
     from sft_data.engine import LocalEngine
     from sft_data.pipeline import load_pipeline
     from sft_data.progress import ProgressWatch
-    from sft_data.report.terminal import print_build
+    from sft_data.screens import print_build
 
     settings = load_pipeline(pipeline, overrides or [])
     with LocalEngine(workers or os.cpu_count() or 1) as engine, ProgressWatch(_err()) as watch:
@@ -147,7 +151,7 @@ def run(
 ) -> None:
     """Build as a Prefect flow, then train where the pipeline says so; no server has to be started."""
     from sft_data.build import BuildResult
-    from sft_data.report.terminal import print_build, print_training
+    from sft_data.screens import print_build, print_training
 
     flow = _flow()
     told = flow(str(pipeline), str(store) if store else None, workers or os.cpu_count() or 1, overrides, str(runs))
@@ -183,7 +187,7 @@ def versions(
     json: Json = False,
 ) -> None:
     """List versions with tags, rows, tokens and dates."""
-    from sft_data.report.terminal import print_versions
+    from sft_data.screens import print_versions
     from sft_data.store.read import versions as list_versions
 
     found = list_versions(store or Path("store"), name)
@@ -196,7 +200,7 @@ def versions(
 @app.command(epilog="Example: sft-data show quickstart")
 def show(version: Version, store: Store = None, json: Json = False) -> None:
     """Funnel and figures of a version."""
-    from sft_data.report.measure import load_report
+    from sft_data.screens import load_report
     from sft_data.report.terminal import print_report
 
     report = load_report(_find(store, version).folder)
@@ -214,9 +218,13 @@ def report(
     json: Json = False,
 ) -> None:
     """Write a version's report as one self-contained HTML page, with the times of its stages."""
-    from sft_data.report.html import write_report
+    from sft_data.report.html import render_html
+    from sft_data.screens import load_report
+    from sft_data.store.read import load_build
 
-    path = write_report(_find(store, version), out)
+    found = _find(store, version)
+    path = out or Path(f"{found.version.replace('@', '-')}-report.html")
+    path.write_text(render_html(load_report(found.folder), load_build(found.folder)), encoding="utf-8")
     if json:
         _print({"path": str(path)})
     else:
@@ -231,7 +239,7 @@ def why(
     json: Json = False,
 ) -> None:
     """One row's whole story: where it came from, what was edited, why it was kept or dropped, where its tokens are."""
-    from sft_data.report.terminal import print_story
+    from sft_data.screens import print_story
     from sft_data.store.why import why as tell
 
     story = tell(_find(store, version).folder, row_id)
@@ -273,7 +281,7 @@ def diff(
     json: Json = False,
 ) -> None:
     """What changed from A to B: rows added, removed, moved, re-decided; distributions; settings."""
-    from sft_data.report.terminal import print_diff
+    from sft_data.screens import print_diff
     from sft_data.store.diff import diff as compare
 
     found = compare(_find(store, a).folder, _find(store, b).folder)
@@ -286,7 +294,7 @@ def diff(
 @app.command(epilog="Example: sft-data verify quickstart")
 def verify(version: Version, store: Store = None, json: Json = False) -> None:
     """Check hashes, schemas, conservation of rows and loss masks of a version; exit code 1 where anything is wrong."""
-    from sft_data.report.terminal import print_verification
+    from sft_data.screens import print_verification
     from sft_data.store.verify import verify as examine
 
     found = examine(_find(store, version).folder)
@@ -307,14 +315,15 @@ def train(
     json: Json = False,
 ) -> None:
     """Train a causal language model on a version's packs."""
-    from sft_data.report.terminal import print_training
+    from sft_data.screens import print_training
     from sft_data.train.config import load_train_config
     from sft_data.train.run import run_folder
     from sft_data.train.run import train as train_model
 
     settings = load_train_config(config)
-    version = _find(store, data).folder
-    result = train_model(settings, version, out or run_folder(settings, version))
+    version = _find(store, data)
+    folder = out or run_folder(settings, version.manifest)
+    result = train_model(settings, version.folder, folder, progress=_say)
     told = result.model_dump(mode="json")
     if json:
         _print(told)
@@ -337,7 +346,7 @@ def stages(
 ) -> None:
     """List the stages, or show one stage's page: what it does, its settings and its codes."""
     from sft_data.catalogue import find_page, pages
-    from sft_data.report.terminal import print_page, print_pages
+    from sft_data.screens import print_page, print_pages
 
     found = pages() if kind is None else [find_page(kind)]
     if json:

@@ -22,6 +22,7 @@ from sft_data.errors import ConfigError, SftDataError
 from sft_data.filters.answer_length import AnswerLength
 from sft_data.filters.language import LanguageFilter
 from sft_data.filters.refusal import Refusal
+from sft_data.formats.ingest import CODES
 from sft_data.pack.plan import Pack
 from sft_data.sources.files import find_files
 from sft_data.sources.settings import Source
@@ -121,16 +122,10 @@ def _contradictions(pipeline: Pipeline) -> Iterator[str]:
         longest, room = pipeline.tokenize.max_length, pipeline.pack.max_length
         if longest > room:
             yield f"pack.max_length: {room} is shorter than tokenize.max_length {longest}; rows between would not fit"
-    known = {code for stage in (*STAGES.values(), Tokenize) for code in stage.codes} | set(_reading_codes())
+    known = {code for stage in STAGES.values() for code in stage.codes} | {*Tokenize.codes, *CODES}
     for code in pipeline.gates.max_rejected_share:
         if code not in known:
             yield f"gates.max_rejected_share: no stage rejects with code {code!r}{_hint(code, known)}"
-
-
-def _reading_codes() -> Sequence[str]:
-    from sft_data.formats.ingest import CODES
-
-    return list(CODES)
 
 
 def load_pipeline(path: Path, overrides: Sequence[str] = ()) -> Pipeline:

@@ -20,7 +20,8 @@ from sft_data.formats.ingest import REVISION
 from sft_data.pack.shards import dataset_files
 from sft_data.pipeline import Gates, Pipeline
 from sft_data.plan import Step, plan_reading
-from sft_data.store.manifest import Counts, Manifest, SplitCounts, StepEntry
+from sft_data.stage import StageConfig
+from sft_data.store.manifest import Counts, Manifest, SplitCounts, StepEntry, TokenizerEntry
 from sft_data.store.publish import Published, publish
 from sft_data.tokenize.stage import describe, tokenizer_files
 
@@ -37,10 +38,10 @@ def publish_version(step: Step, work: Work, above: Sequence[StepResult]) -> Step
     pipeline = _pipeline(step)
     manifest = _manifest(step, work, above)
     files: dict[str, Path] = {path: ref.path(work.cache) for r in above for path, ref in r.files.items()}
-    if pipeline.tokenize is not None:
-        files |= {f"tokenizer/{name}": path for name, path in tokenizer_files(pipeline.tokenize).items()}
-    failed = {name: gate for name, gate in manifest.gates.items() if not gate["passed"]}
     texts = _side_files(step, above)
+    if pipeline.tokenize is not None:
+        texts |= {f"tokenizer/{name}": data.decode() for name, data in tokenizer_files(pipeline.tokenize).items()}
+    failed = {name: gate for name, gate in manifest.gates.items() if not gate["passed"]}
     published = publish(work.store, manifest, files, texts, _build_info(work, above), draft=bool(failed))
     if failed:
         raise GateError(_failure(failed, published))
@@ -57,7 +58,7 @@ def _manifest(step: Step, work: Work, above: Sequence[StepResult]) -> Manifest:
     pipeline = _pipeline(step)
     readings = [plan_reading(source) for source in pipeline.sources]
     counts = _counts(pipeline, work, above)
-    stages = {f"{n:02d}:{s.kind}": s for n, s in enumerate(pipeline.stages, start=1)}
+    stages: dict[str, StageConfig] = {f"{n:02d}:{s.kind}": s for n, s in enumerate(pipeline.stages, start=1)}
     stages["split"] = pipeline.split
     if pipeline.tokenize is not None:
         stages["tokenize"] = pipeline.tokenize
@@ -89,10 +90,16 @@ def _manifest(step: Step, work: Work, above: Sequence[StepResult]) -> Manifest:
         inputs=[entry for reading in readings for entry in reading.inputs()],
         steps=entries,
         libraries=library_versions(used),
-        tokenizer=describe(pipeline.tokenize, pipeline.pack) if pipeline.tokenize is not None else None,
+        tokenizer=_tokenizer(pipeline),
         counts=counts,
         gates=_gates(pipeline.gates, counts, above),
     )
+
+
+def _tokenizer(pipeline: Pipeline) -> TokenizerEntry | None:
+    if pipeline.tokenize is None:
+        return None
+    return describe(pipeline.tokenize, pipeline.pack.max_length if pipeline.pack else None)
 
 
 def _counts(pipeline: Pipeline, work: Work, above: Sequence[StepResult]) -> Counts:

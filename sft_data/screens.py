@@ -1,0 +1,197 @@
+"""What commands print for people: tables for a console that the caller gives.
+
+Texts of the data are printed as text (never as markup), with control characters made visible.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from sft_data.build import BuildResult
+from sft_data.catalogue import Page
+from sft_data.report.charts import number
+from sft_data.report.model import Report
+from sft_data.report.terminal import print_closing
+from sft_data.report.visible import visible
+from sft_data.store.diff import Diff
+from sft_data.store.read import VersionInfo
+from sft_data.store.verify import Verification
+from sft_data.store.why import Story
+
+__all__ = [
+    "load_report",
+    "print_build",
+    "print_diff",
+    "print_funnel",
+    "print_page",
+    "print_pages",
+    "print_story",
+    "print_training",
+    "print_verification",
+    "print_versions",
+]
+
+
+def load_report(folder: Path) -> Report:
+    """The report that was published with a version."""
+    return Report.model_validate_json((folder / "report.json").read_bytes())
+
+
+def print_build(console: Console, result: BuildResult) -> None:
+    """The closing table of a build, and the time of each stage."""
+    console.print(_times(result))
+    took = "was there already; nothing was redone" if result.reused else f"published in {result.seconds:.1f} s"
+    where = {
+        "version": f"{result.version}  {result.fingerprint[:12]}  ({took})",
+        "folder": result.path,
+        "report": result.report,
+    }
+    print_closing(console, load_report(Path(result.path)), where)
+
+
+def _times(result: BuildResult) -> Table:
+    table = _table("step", ">seconds", ">rows in", ">kept", ">rejected")
+    for stage in result.stages:
+        took = "reused" if stage["reused"] else f"{stage['seconds']:.1f}"
+        rows = (stage["rows_in"], stage["rows_kept"], sum(stage["rejected"].values())) if stage["rows_in"] else ()
+        table.add_row(Text(visible(stage["step"])), took, *(number(count) for count in rows))
+    return table
+
+
+def print_funnel(console: Console, funnel: Sequence[Mapping[str, Any]], title: str) -> None:
+    """The funnel of a dry run."""
+    console.print(Text(visible(title), style="bold"))
+    table = _table("step", ">rows in", ">kept", "rejected", "edited")
+    for line in funnel:
+        told = [", ".join(f"{code} {number(n)}" for code, n in line[key].items()) for key in ("rejected", "edited")]
+        table.add_row(Text(visible(line["step"])), number(line["rows_in"]), number(line["rows_kept"]), *map(Text, told))
+    console.print(table)
+
+
+def print_versions(console: Console, versions: Sequence[VersionInfo]) -> None:
+    """The list of versions."""
+    if not versions:
+        console.print("no versions yet: sft-data build PIPELINE makes one", markup=False, highlight=False)
+        return
+    table = _table("version", "tags", ">rows", ">tokens", ">packs", "published", "fingerprint")
+    for version in versions:
+        tags = ", ".join((["latest"] if version.latest else []) + version.tags)
+        table.add_row(
+            Text(version.version, style="dim" if version.draft else "bold"),
+            Text(visible(tags)),
+            *(number(n) for n in (version.rows, version.tokens, version.packs)),
+            Text(version.published or ""),
+            Text(version.fingerprint[:12], style="dim"),
+        )
+    console.print(table)
+
+
+def print_verification(console: Console, found: Verification) -> None:
+    """What `verify` found."""
+    if found.ok:
+        told = f"{found.files} files, {number(found.bytes)} bytes: hashes, schemas, rows and masks are as they must be"
+        console.print(Text("✓ ", style="green") + Text(told))
+    for problem in found.problems:
+        console.print(Text("✗ ", style="bold red") + Text(visible(problem)), soft_wrap=True)
+
+
+def print_story(console: Console, story: Story) -> None:
+    """One row's story."""
+    console.print(Text(visible(story.id), style="bold") + Text(f"  {visible(story.fate)}"), soft_wrap=True)
+    table = _table("step", "what", "told")
+    for event in story.events:
+        told = Text(visible(event.detail))
+        if event.code:
+            told = Text(f"{event.code}: ", style="bold") + told
+        if event.meaning:
+            told += Text(f" ({event.meaning})", style="dim")
+        table.add_row(Text(visible(event.stage)), Text(event.what), told)
+    console.print(table)
+    console.print()
+    console.print(Text(visible(story.text)), soft_wrap=True)
+
+
+def print_diff(console: Console, found: Diff) -> None:
+    """What changed between two versions."""
+    console.print(Text(f"{visible(found.a)} -> {visible(found.b)}" + (": the same content" if found.same else "")))
+    table = _table("rows", ">number", "for example")
+    for name in ("added", "removed", "changed", "moved", "redecided"):
+        change = getattr(found, name)
+        examples = "; ".join(f"{e.id}: {e.old or '-'} -> {e.new or '-'}" for e in change.examples[:3])
+        table.add_row(name, number(change.count), Text(visible(examples), style="dim"))
+    console.print(table)
+    for title, settings in (("setting", found.settings), ("input", found.inputs)):
+        if settings:
+            changes = _table(title, "old", "new")
+            for setting in settings:
+                changes.add_row(*(Text(visible(str(value))) for value in (setting.key, setting.old, setting.new)))
+            console.print(changes)
+    shares = _table("by", "", ">old", ">new", ">change")
+    for name, amounts in found.distributions.items():
+        for amount in amounts:
+            if amount.old != amount.new:
+                change = f"{amount.new - amount.old:+,}"
+                shares.add_row(name, Text(visible(amount.name)), number(amount.old), number(amount.new), change)
+    if shares.row_count:
+        console.print(shares)
+
+
+def print_training(console: Console, told: Mapping[str, Any]) -> None:
+    """How a training run ended."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="dim")
+    table.add_column(overflow="fold")
+    state = "was there already" if told["reused"] else "finished" if told["finished"] else "stopped; train again to go on"
+    table.add_row("training", Text(f"{told['run']} ({state})"))
+    table.add_row("data", Text(f"{told['dataset']} {told['fingerprint'][:12]}"))
+    table.add_row("steps", Text(f"{number(told['steps'])} in {told['seconds']:.1f} s on {told['device']}, {told['precision']}"))
+    table.add_row("tokens", Text(f"{number(told['tokens'])} seen, {number(told['supervised_tokens'])} learnt"))
+    first, last = told["train_loss_first"], told["train_loss_last"]
+    if first is not None and last is not None:
+        table.add_row("train loss", Text(f"{first:.4f} -> {last:.4f}"))
+    if told["held_out"]:
+        begin, end = told["held_out"][0]["loss"], told["held_out"][-1]["loss"]
+        table.add_row("held-out loss", Text(f"{begin:.4f} -> {end:.4f}"))
+    table.add_row("model", Text(str(told["model"])))
+    table.add_row("loss curve", Text(str(Path(told["path"]) / "loss.svg")))
+    console.print(table)
+
+
+def print_pages(console: Console, pages: Sequence[Page]) -> None:
+    """The list of stages."""
+    table = _table("stage", "scope", "what it does", "codes")
+    for page in pages:
+        codes = Text(", ".join(page.codes), style="dim")
+        table.add_row(Text(page.kind, style="bold"), page.scope, Text(page.summary), codes)
+    console.print(table)
+
+
+def print_page(console: Console, page: Page) -> None:
+    """One stage's page."""
+    console.print(Text(page.kind, style="bold"))
+    console.print(Text(page.text + "\n"))
+    settings = _table("setting", "default", "what it decides")
+    for setting in page.settings:
+        settings.add_row(Text(setting.name, style="bold"), Text(str(setting.default)), Text(setting.description))
+    console.print(settings)
+    codes = _table("code", "meaning")
+    for code, meaning in page.codes.items():
+        codes.add_row(Text(code, style="bold"), Text(meaning))
+    if page.codes:
+        console.print()
+        console.print(codes)
+
+
+def _table(*columns: str) -> Table:
+    """Columns by their titles; one that begins with > holds numbers."""
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for column in columns:
+        right = column.startswith(">")
+        table.add_column(column.lstrip(">"), justify="right" if right else "left", no_wrap=right, overflow="fold")
+    return table

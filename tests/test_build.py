@@ -1,0 +1,178 @@
+import shutil
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from sft_data import build as build_module
+from sft_data.build import BuildResult, StepResult, Work, build, curate
+from sft_data.engine import LocalEngine
+from sft_data.errors import GateError
+from sft_data.pipeline import Pipeline, load_pipeline
+from sft_data.plan import Step, plan
+from tests.frames import chat, conversations, ids
+from tests.trees import ROOT, hashes
+
+QUICKSTART = ROOT / "pipelines" / "quickstart.yaml"
+
+
+class Kept:
+    """A watch that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.results: list[StepResult] = []
+
+    def begin(self, step: Step, cells: int) -> None: ...
+
+    def advance(self) -> None: ...
+
+    def finish(self, result: StepResult) -> None:
+        self.results.append(result)
+
+    def reused(self) -> dict[str, bool]:
+        return {result.name: result.reused for result in self.results}
+
+
+@pytest.fixture(autouse=True)
+def _at_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("store")
+
+
+@pytest.fixture(scope="module")
+def built(store: Path) -> BuildResult:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        return build(load_pipeline(QUICKSTART), store)
+
+
+def tables(result: BuildResult, name: str) -> pl.DataFrame:
+    paths = sorted(Path(result.path).glob(f"{name}/**/*.parquet"))
+    return pl.concat([pl.read_parquet(path) for path in paths])
+
+
+def test_build_conserves_every_row_by_id(built: BuildResult):
+    kept, rejected = ids(tables(built, "conversations")), ids(tables(built, "rejections"))
+    assert len(kept) == built.rows_kept
+    assert len(rejected) == built.rows_rejected
+    assert len({*kept, *rejected}) == len(kept) + len(rejected) == built.rows_in
+    assert sum(built.rejected.values()) == built.rows_rejected > 0
+
+
+def test_build_explains_every_rejection(built: BuildResult):
+    rejected = tables(built, "rejections")
+    assert rejected.select(pl.col("stage", "code", "detail", "source").null_count()).row(0) == (0, 0, 0, 0)
+    assert rejected["text"].null_count() == 0
+
+
+def test_build_again_reuses_every_step_and_the_version(built: BuildResult, store: Path):
+    watch = Kept()
+    again = build(load_pipeline(QUICKSTART), store, watch=watch)
+    assert (again.version, again.fingerprint, again.reused) == (built.version, built.fingerprint, True)
+    assert all(watch.reused().values())
+
+
+@pytest.mark.parametrize(("workers", "shard_rows"), [(2, 8192), (2, 37)])
+def test_build_gives_the_same_bytes_with_other_workers_and_shards(
+    built: BuildResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int, shard_rows: int
+):
+    monkeypatch.setattr(build_module, "LIGHT_ROWS", 0)
+    with LocalEngine(workers) as engine:
+        other = build(load_pipeline(QUICKSTART), tmp_path, engine=engine, shard_rows=shard_rows)
+    assert other.fingerprint == built.fingerprint
+    assert hashes(Path(other.path)) == hashes(Path(built.path))
+
+
+def test_build_after_a_changed_threshold_redoes_only_what_follows(built: BuildResult, tmp_path: Path, store: Path):
+    copy = tmp_path / "store"
+    shutil.copytree(store, copy)
+    watch = Kept()
+    pipeline = load_pipeline(QUICKSTART, ["stages.answer-length.max_chars=19999"])
+    changed = build(pipeline, copy, watch=watch)
+    number = next(n for n, stage in enumerate(pipeline.stages) if stage.kind == "answer-length")
+    before = [step.name for step in plan(pipeline) if step.kind == "read"]
+    before += [f"{n + 1:02d}:{stage.kind}" for n, stage in enumerate(pipeline.stages[:number])]
+    assert {name for name, reused in watch.reused().items() if reused} == set(before)
+    assert changed.version != built.version
+
+
+def test_build_with_one_more_source_makes_no_shard_of_the_others_again(tmp_path: Path):
+    pipeline = load_pipeline(QUICKSTART)
+    fewer = Pipeline.model_validate(
+        pipeline.model_dump(exclude={"sources", "stages"})
+        | {"sources": pipeline.sources[:-1], "stages": [s for s in pipeline.stages if s.scope == "shard"]}
+    )
+    more = Pipeline.model_validate(fewer.model_dump() | {"sources": pipeline.sources})
+    build(fewer, tmp_path)
+    cells = {path: path.stat().st_mtime_ns for path in (tmp_path / ".cache" / "cells").rglob("cell.json")}
+    build(more, tmp_path)
+    assert all(path.stat().st_mtime_ns == stamp for path, stamp in cells.items())
+    read = [step for step in plan(more) if step.kind == "read"]
+    assert len(read) == len(pipeline.sources)
+
+
+def test_build_that_fails_a_gate_keeps_a_draft_and_publishes_nothing(tmp_path: Path):
+    pipeline = load_pipeline(QUICKSTART, ["gates.min_rows_kept=0.999"])
+    with pytest.raises(GateError, match=r"min_rows_kept: measured 0\.\d+, limit 0\.9990"):
+        build(pipeline, tmp_path)
+    folder = tmp_path / pipeline.name
+    assert [path.name for path in folder.glob("v*")] == []
+    [draft] = folder.glob("draft-*")
+    assert (draft / "report.html").exists()
+
+
+def test_call_is_given_every_step_of_the_plan(tmp_path: Path):
+    seen: list[str] = []
+
+    def call(step: Step, work: Work, above: list[StepResult]) -> StepResult:
+        seen.append(step.name)
+        return build_module.run_step(step, work, above)
+
+    pipeline = load_pipeline(QUICKSTART)
+    build(pipeline, tmp_path, call=call)
+    assert seen == [step.name for step in plan(pipeline)]
+
+
+def test_curate_in_memory_keeps_what_a_build_keeps(built: BuildResult):
+    from sft_data.check import dry_run
+
+    funnel = dry_run(load_pipeline(QUICKSTART), rows=10_000).funnel
+    by_step = {line["step"]: line for line in funnel}
+    rejected: dict[str, int] = {}
+    for line in funnel:
+        for code, number in line["rejected"].items():
+            rejected[code] = rejected.get(code, 0) + number
+    assert rejected == built.rejected
+    assert by_step["tokenize"]["rows_kept"] == built.rows_kept
+
+
+def test_curate_takes_any_stage_with_a_kind_and_an_apply():
+    from sft_data.stage import Outcome
+
+    class Shouting:
+        kind = "shouting"
+
+        def apply(self, frame: pl.DataFrame) -> Outcome:
+            loud = pl.col("messages").list.last().struct.field("content").str.ends_with("!")
+            dropped = frame.filter(loud).select("id", code=pl.lit("loud"), detail=pl.lit("ends in !"))
+            return Outcome(frame.filter(~loud), dropped)
+
+    outcome = curate(conversations(chat("a", "Paris."), chat("b", "Paris!")), [Shouting()])
+    assert ids(outcome.kept) == ["a"]
+    assert outcome.rejected.select("id", "stage", "code", "source").rows() == [("b", "shouting", "loud", "s")]
+
+
+def test_fingerprint_follows_content_not_place(built: BuildResult, tmp_path: Path):
+    copy = tmp_path / "elsewhere"
+    shutil.copytree(ROOT / "samples", copy / "samples")
+    pipeline = load_pipeline(QUICKSTART)
+    moved = [f"sources.{s.name}.path={copy / s.path}" for s in pipeline.sources]
+    moved.append(f"tokenize.tokenizer={copy / 'samples' / 'tokenizer'}")
+    assert plan(load_pipeline(QUICKSTART, moved))[-1].fingerprint == built.fingerprint
+    sample = next((copy / "samples").glob("*.json"))
+    sample.write_bytes(sample.read_bytes() + b"\n")
+    assert plan(load_pipeline(QUICKSTART, moved))[-1].fingerprint != built.fingerprint

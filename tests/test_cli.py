@@ -1,0 +1,190 @@
+import json
+import re
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
+
+from sft_data.cli import app, main
+from tests.trees import ROOT
+
+COMMANDS = sorted(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+
+
+class Done:
+    """What a command left."""
+
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code, self.out, self.err = code, out, err
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+@pytest.fixture
+def sft(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Any:
+    monkeypatch.chdir(ROOT)
+
+    def call(*arguments: object) -> Done:
+        monkeypatch.setattr(sys, "argv", ["sft-data", *map(str, arguments)])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            main()
+        out, err = capfd.readouterr()
+        return Done(int(stop.value.code or 0), out, err)
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from sft_data.build import build
+    from sft_data.pipeline import load_pipeline
+
+    folder = tmp_path_factory.mktemp("store")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        build(load_pipeline(Path("pipelines/quickstart.yaml")), folder)
+        build(load_pipeline(Path("pipelines/quickstart.yaml"), ["stages.answer-length.min_chars=12"]), folder)
+    return folder
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_an_example_and_stands_in_the_readme(sft: Any, command: str):
+    done = sft(command, "--help")
+    assert done.code == 0
+    example = re.search(r"Example:\s+(sft-data .*)", done.out)
+    assert example is not None
+    assert shlex.split(example[1])[1] == command
+    assert f"`sft-data {command}" in (ROOT / "README.md").read_text()
+
+
+def test_check_prints_the_funnel_of_the_first_rows(sft: Any):
+    done = sft("check", "pipelines/quickstart.yaml", "--rows", 20, "--json")
+    assert done.code == 0
+    assert done.json["ok"]
+    for line in done.json["funnel"]:
+        assert line["rows_in"] == line["rows_kept"] + sum(line["rejected"].values())
+
+
+def test_check_of_a_wrong_pipeline_tells_all_mistakes_and_exits_with_1(sft: Any, tmp_path: Path):
+    wrong = tmp_path / "wrong.yaml"
+    wrong.write_text("name: d\nsources: [{name: a, path: none.json, fromat: alpaca}]\nstages: [{kind: exact-dedub}]\n")
+    done = sft("check", wrong)
+    assert done.code == 1
+    assert done.out == ""
+    for told in ("none.json", "did you mean 'format'?", "did you mean 'exact-dedup'?"):
+        assert told in done.err
+    assert "Traceback" not in done.err
+    as_json = sft("check", wrong, "--json")
+    assert as_json.code == 1
+    assert not as_json.json["ok"]
+    assert len(as_json.json["errors"]) == 3
+
+
+def test_build_prints_what_the_contract_says(sft: Any, tmp_path: Path):
+    done = sft("build", "pipelines/quickstart.yaml", "--store", tmp_path, "--workers", 1, "--json")
+    assert done.code == 0
+    told = done.json
+    assert told["version"] == "quickstart@v1"
+    assert told["rows_in"] == told["rows_kept"] + told["rows_rejected"]
+    assert {"fingerprint", "path", "tokens", "packs", "seconds", "reused"} <= told.keys()
+    again = sft("build", "pipelines/quickstart.yaml", "--store", tmp_path, "--workers", 1)
+    assert again.code == 0
+    assert "quickstart@v1" in again.out
+
+
+def test_versions_show_report_and_verify_agree(sft: Any, store: Path, tmp_path: Path):
+    listed = sft("versions", "--store", store, "--json").json["versions"]
+    assert [v["version"] for v in listed] == ["quickstart@v1", "quickstart@v2"] or [
+        v["version"] for v in listed
+    ] == ["quickstart@v2", "quickstart@v1"]
+    assert sft("show", "quickstart", "--store", store, "--json").code == 0
+    assert sft("show", "quickstart@v1", "--store", store).code == 0
+    page = tmp_path / "page.html"
+    done = sft("report", "quickstart@v1", "--out", page, "--store", store, "--json")
+    assert done.json["path"] == str(page)
+    assert "<html" in page.read_text()
+    verified = sft("verify", "quickstart", "--store", store, "--json")
+    assert (verified.code, verified.json["ok"], verified.json["problems"]) == (0, True, [])
+
+
+def test_verify_of_a_damaged_version_exits_with_1_and_names_the_file(sft: Any, tmp_path: Path):
+    import shutil
+
+    sft("build", "pipelines/quickstart.yaml", "--store", tmp_path / "a", "--workers", 1, "--json")
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    victim = next((tmp_path / "b" / "quickstart" / "v1" / "packs" / "train").glob("*.arrow"))
+    victim.chmod(0o644)
+    data = bytearray(victim.read_bytes())
+    data[len(data) // 2] ^= 1
+    victim.write_bytes(data)
+    done = sft("verify", "quickstart", "--store", tmp_path / "b", "--json")
+    assert done.code == 1
+    assert not done.json["ok"]
+    assert any("packs/train" in problem for problem in done.json["problems"])
+
+
+def test_why_tells_the_fate_of_a_kept_and_of_a_rejected_row(sft: Any, store: Path):
+    import polars as pl
+
+    folder = store / "quickstart" / "v1"
+    kept = pl.read_parquet(next(folder.glob("conversations/train/*.parquet")))["id"][0]
+    rejected = pl.read_parquet(next(folder.glob("rejections/*.parquet"))).row(0, named=True)
+    assert sft("why", "quickstart@v1", kept, "--store", store, "--json").json["events"]
+    story = sft("why", "quickstart@v1", rejected["id"], "--store", store, "--json").json
+    assert rejected["code"] in json.dumps(story)
+    assert sft("why", "quickstart@v1", rejected["id"], "--store", store).code == 0
+    unknown = sft("why", "quickstart@v1", "no:such:row", "--store", store)
+    assert unknown.code == 1
+
+
+def test_preview_shows_tokens_and_labels(sft: Any, store: Path, tmp_path: Path):
+    rows = sft("preview", "quickstart", "-n", 2, "--store", store, "--json").json["rows"]
+    assert len(rows) == 2
+    assert all(len(row["tokens"]) == len(row["labels"]) for row in rows)
+    assert sft("preview", "quickstart", "-n", 1, "--store", store).code == 0
+    page = tmp_path / "preview.html"
+    assert sft("preview", "quickstart", "-n", 1, "--store", store, "--out", page).code == 0
+    assert "<html" in page.read_text()
+
+
+def test_diff_of_two_versions_tells_the_setting_and_the_rows(sft: Any, store: Path):
+    told = sft("diff", "quickstart@v1", "quickstart@v2", "--store", store, "--json").json
+    assert "min_chars" in json.dumps(told["settings"])
+    assert {"added", "removed", "changed"} <= told.keys()
+    assert sft("diff", "quickstart@v1", "quickstart@v2", "--store", store).code == 0
+
+
+def test_unknown_version_is_an_error_with_a_hint(sft: Any, store: Path):
+    done = sft("show", "quickstrat", "--store", store)
+    assert done.code == 1
+    assert "quickstart" in done.err
+
+
+def test_wrong_usage_exits_with_2(sft: Any):
+    assert sft("build").code == 2
+    assert sft("no-such-command").code == 2
+
+
+def test_stages_lists_every_stage_and_shows_a_page(sft: Any):
+    from sft_data.pipeline import STAGES
+
+    listed = sft("stages").out
+    assert all(kind in listed for kind in STAGES)
+    page = sft("stages", "near-dedup").out
+    assert "threshold" in page
+    assert "near-duplicate" in page
+    assert sft("stages", "near-dedub").code == 1
+
+
+def test_init_writes_a_pipeline_that_checks(sft: Any, tmp_path: Path):
+    out = tmp_path / "mine.yaml"
+    done = sft("init", "samples/alpaca_en.json", "samples/sharegpt.jsonl.gz", "--out", out)
+    assert done.code == 0
+    assert sft("check", out, "--rows", 10, "--json").json["ok"]
+    assert sft("init", "samples/alpaca_en.json", "--out", out).code == 1
