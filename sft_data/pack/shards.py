@@ -98,9 +98,10 @@ def pack_frame(index: pl.DataFrame, reader: TokenReader) -> pl.DataFrame:
     return pl.DataFrame({**columns, "seq_lengths": list_column(lengths, rows)})
 
 
-def list_column(values: NDArray[Any], offsets: NDArray[np.integer]) -> pl.Series:
-    """A list column over flat values: row i holds values[offsets[i]:offsets[i + 1]]."""
-    array = pa.LargeListArray.from_arrays(pa.array(np.asarray(offsets, dtype=np.int64)), pa.array(values))
+def list_column(values: Any, offsets: NDArray[np.integer]) -> pl.Series:  # noqa: ANN401  # pyarrow ships no types
+    """A list column over flat values (numpy or Arrow): row i holds values[offsets[i]:offsets[i + 1]]."""
+    flat = pa.array(values) if isinstance(values, np.ndarray) else values
+    array = pa.LargeListArray.from_arrays(pa.array(np.asarray(offsets, dtype=np.int64)), flat)
     series = pl.from_arrow(array)
     assert isinstance(series, pl.Series)  # noqa: S101  # a single array always becomes a series
     return series

@@ -1,0 +1,331 @@
+"""The stage `tokenize`: conversations in, token ids and labels out, with a proof for every supervised turn."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from pydantic import Field
+
+from sft_data.chat.marks import RESERVED, TEXT_END, TEXT_START
+from sft_data.chat.spans import Rendered, TurnFinder, Unproved
+from sft_data.errors import TokenizerError
+from sft_data.pack.shards import IGNORED, list_column
+from sft_data.schema import SIDECAR, TOKENS
+from sft_data.stage import Outcome, StageConfig
+from sft_data.store.manifest import TokenizerEntry
+from sft_data.tokenize.labels import Encoded, Row, encode_rows
+from sft_data.tokenize.rows import mark_texts, template_messages, template_tools, texts_of
+from sft_data.tokenize.stops import confirm_by_stops
+from sft_data.tokenize.tokenizer import LoadedTokenizer, load_tokenizer
+
+__all__ = ["Tokenize", "check_tokenizer", "describe", "load", "tokenizer_files"]
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """A row of the frame as rendered text, or why it could not be rendered."""
+
+    source: Row | None
+    weights: Mapping[int, float]
+    problem: Unproved | None = None
+
+    @property
+    def rendered(self) -> Rendered:
+        assert self.source is not None  # noqa: S101  # only asked where there is no problem
+        return self.source.rendered
+
+
+class _Span(NamedTuple):
+    """A supervised turn in tokens of its row."""
+
+    turn: int
+    start: int
+    end: int
+    weight: float
+
+
+@dataclass(frozen=True)
+class _Verdict:
+    """A rejection, or the row's tokens and what of them is learnt."""
+
+    code: str | None
+    detail: str | None
+    tokens: Encoded | None = None
+    spans: Sequence[_Span] = ()
+
+
+class Tokenize(StageConfig):
+    """Render every conversation with a chat template, encode it, label the assistant's turns with their stop tokens.
+
+    Every turn is located twice (see `sft_data.chat.spans`), its tokens spell its text and end in a stop token; a row
+    for which that cannot be shown is rejected. Special strings in the data are encoded as the plain text they are. Rows
+    that are too long are rejected, never cut: a cut answer has lost its stop token and teaches a model not to stop.
+    """
+
+    revision: ClassVar[int] = 1
+    uses: ClassVar[tuple[str, ...]] = ("tokenizers", "fastokens", "jinja2")
+    files: ClassVar[tuple[str, ...]] = ("tokenizer", "template")
+    codes: ClassVar[dict[str, str]] = {
+        "too-long": "the row has more tokens than `max_length`",
+        "template-error": "the chat template refuses the conversation, or leaves out one of its turns",
+        "unproved-mask": "where a turn lies among the tokens could not be proved in two ways",
+        "nothing-to-train": "no turn of the row is trained on",
+        "reserved-character": "the text holds a Unicode noncharacter (U+FDD0 to U+FDD5) that may not occur in texts",
+    }
+
+    kind: Literal["tokenize"] = "tokenize"
+    tokenizer: str = Field(
+        description="folder with tokenizer.json, tokenizer_config.json and chat_template.jinja; "
+        "or a hub name whose files are in the local cache"
+    )
+    template: str | None = Field(
+        None, description="chat template: a file or a named one; left out: the tokenizer's own"
+    )
+    max_length: int = Field(2048, ge=1, le=2**20, description="most tokens of a row")
+    too_long: Literal["reject"] = Field("reject", description="what happens to longer rows")
+    train_on: Literal["assistant", "last-answer", "all"] = Field(
+        "assistant",
+        description="what is learnt: all assistant turns, only the last one, or every token; turns of weight 0 never",
+    )
+    lost_reasoning: Literal["mask", "train", "reject"] = Field(
+        "mask",
+        description="turns whose reasoning the template leaves out: not trained (a model would learn to skip it), "
+        "trained without it, or the row is rejected",
+    )
+
+    def apply(self, frame: pl.DataFrame) -> Outcome:
+        rows = _render(self, frame)
+        encoded = _encode(self, rows)
+        verdicts = [self._judge(row, tokens) for row, tokens in zip(rows, encoded, strict=True)]
+        keep = [verdict.code is None for verdict in verdicts]
+        kept = frame.filter(pl.Series(keep, dtype=pl.Boolean))
+        left = [number for number, stays in enumerate(keep) if not stays]
+        rejected = pl.DataFrame(
+            {
+                "id": [frame["id"][number] for number in left],
+                "code": [verdicts[number].code for number in left],
+                "detail": [verdicts[number].detail for number in left],
+            },
+            schema={"id": pl.String, "code": pl.String, "detail": pl.String},
+        )
+        tables = _tables(kept, [verdict for verdict in verdicts if verdict.code is None])
+        return Outcome(kept, rejected, tables=tables)
+
+    def _judge(self, row: _Drawn, tokens: Encoded | None) -> _Verdict:
+        if row.problem is not None or tokens is None:
+            problem = row.problem or Unproved("template-error", "not rendered")
+            return _Verdict(problem.code, problem.detail)
+        if tokens.problem is not None:
+            return _Verdict(tokens.problem.code, tokens.problem.detail)
+        if len(tokens.ids) > self.max_length:
+            return _Verdict("too-long", f"{len(tokens.ids)} > {self.max_length} tokens")
+        spans = self._chosen(row, tokens)
+        if any(turn.lost for turn in row.rendered.turns) and self.lost_reasoning == "reject":
+            return _Verdict("unproved-mask", "the template leaves out the reasoning of a turn")
+        if not spans:
+            return _Verdict("nothing-to-train", "no assistant turn with a weight above 0")
+        return _Verdict(None, None, tokens, spans)
+
+    def _chosen(self, row: _Drawn, tokens: Encoded) -> list[_Span]:
+        turns = row.rendered.turns
+        if self.train_on == "all":
+            return [_Span(-1, 0, len(tokens.ids), 1.0)]
+        if self.train_on == "last-answer":
+            turns = turns[-1:]
+        places = {turn.message: place for turn, place in zip(row.rendered.turns, tokens.turns, strict=True)}
+        return [
+            _Span(turn.message, *places[turn.message], weight)
+            for turn in turns
+            for weight in [row.weights.get(turn.message, 1.0)]
+            if weight > 0 and not (turn.lost and self.lost_reasoning == "mask")
+        ]
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """What a process needs to tokenize: loaded once, kept by `load`."""
+
+    tokenizer: LoadedTokenizer
+    finder: TurnFinder
+
+
+@lru_cache(maxsize=4)
+def load(tokenizer: str, template: str | None = None) -> _Loaded:
+    """The tokenizer and the finder of turns for its template; raises TokenizerError where they cannot be used."""
+    loaded = load_tokenizer(tokenizer, template)
+    return _Loaded(loaded, TurnFinder(loaded.template, loaded.control_pattern, loaded.eos))
+
+
+def check_tokenizer(tokenizer: str, template: str | None = None) -> list[str]:
+    """What is wrong with these settings, in words; empty where a build can use them."""
+    try:
+        load(tokenizer, template)
+    except (TokenizerError, OSError, ValueError, KeyError) as error:
+        return [str(error)]
+    return []
+
+
+def describe(settings: Tokenize, pack_length: int | None = None) -> TokenizerEntry:
+    """The manifest's entry: the tokenizer as hashes of its bytes."""
+    loaded = load(settings.tokenizer, settings.template)
+    tokenizer = loaded.tokenizer
+    return TokenizerEntry(
+        name=tokenizer.name,
+        sha256=tokenizer.sha256,
+        template_sha256=hashlib.sha256(tokenizer.template.text.encode()).hexdigest(),
+        vocab_size=tokenizer.vocab_size,
+        max_length=settings.max_length,
+        pack_length=pack_length,
+        pad_token_id=tokenizer.pad_id,
+        stop_token_ids=[tokenizer.added[stop] for stop in loaded.finder.stops],
+    )
+
+
+def tokenizer_files(settings: Tokenize) -> Mapping[str, bytes]:
+    """File name -> content of everything that training needs of the tokenizer, the chat template as used among it."""
+    return load(settings.tokenizer, settings.template).tokenizer.files
+
+
+def _render(settings: Tokenize, frame: pl.DataFrame) -> list[_Drawn]:
+    """Every row as text with its turns."""
+    loaded = load(settings.tokenizer, settings.template)
+    texts = frame.select(text=texts_of(frame))["text"]
+    reserved = texts.str.contains_any(list(RESERVED)).fill_null(value=False).to_list()
+    steering = texts.str.contains_any(list(loaded.tokenizer.controls)).fill_null(value=False).to_list()
+    messages = template_messages(frame)
+    weights = _weights(frame)
+    tools = frame["tools"].to_list() if "tools" in frame.columns else [None] * frame.height
+    return [
+        _draw(loaded, row, tool, weights.get(number, {}), reserved=reserved[number], steering=steering[number])
+        for number, (row, tool) in enumerate(zip(messages, tools, strict=True))
+    ]
+
+
+def _draw(
+    loaded: _Loaded,
+    messages: list[dict[str, Any]],
+    tools_text: str | None,
+    weights: Mapping[int, float],
+    *,
+    reserved: bool,
+    steering: bool,
+) -> _Drawn:
+    if reserved:
+        return _Drawn(None, weights, Unproved("reserved-character", "a noncharacter between U+FDD0 and U+FDD5"))
+    tools = template_tools(tools_text) if tools_text is not None else None
+    try:
+        rendered = loaded.finder.find(messages, tools)
+        marked = _marked(loaded, messages, tools, rendered) if steering else None
+    except Unproved as problem:
+        return _Drawn(None, weights, problem)
+    return _Drawn(Row(rendered, messages, tools, marked), weights)
+
+
+def _marked(loaded: _Loaded, messages: list[dict[str, Any]], tools: list[Any] | None, rendered: Rendered) -> str | None:
+    """The text with marks around the control strings of the data; raises Unproved where the marks change the text.
+
+    In the assistant's own turns only special tokens count: `<think>` or `<tool_call>` there is the assistant's speech.
+    """
+    special = loaded.tokenizer.special_pattern
+    every = loaded.tokenizer.control_pattern
+    marked = [mark_texts(m, special if m["role"] == "assistant" else every) for m in messages]
+    text = loaded.finder.render(marked, mark_texts(tools, every) if tools else None)
+    if text.replace(TEXT_START, "").replace(TEXT_END, "") != rendered.text:
+        raise Unproved("unproved-mask", "the template reads a control string that stands in the data")
+    return text if TEXT_START in text else None
+
+
+def _weights(frame: pl.DataFrame) -> dict[int, dict[int, float]]:
+    """Row number -> message number -> weight, for messages whose weight the data gives; row weight 0 silences all."""
+    given = (
+        frame.select(row=pl.int_range(pl.len()), m=pl.col("messages"))
+        .with_columns(turn=pl.int_ranges(pl.col("m").list.len()))
+        .explode("m", "turn")
+        .with_columns(weight=pl.col("m").struct.field("weight"))
+        .filter(pl.col("weight").is_not_null())
+    )
+    weights: dict[int, dict[int, float]] = {}
+    for row, turn, weight in given.select("row", "turn", "weight").iter_rows():
+        weights.setdefault(row, {})[turn] = weight
+    if "weight" in frame.columns:
+        for row in (frame["weight"] == 0).fill_null(value=False).arg_true().to_list():
+            weights[row] = _Silence()
+    return weights
+
+
+class _Silence(dict[int, float]):
+    """Weight 0 for every turn."""
+
+    def get(self, key: int, default: Any = None) -> float:  # noqa: ANN401  # as in dict
+        return 0.0
+
+
+def _encode(settings: Tokenize, rows: Sequence[_Drawn]) -> list[Encoded | None]:
+    loaded = load(settings.tokenizer, settings.template)
+    drawn = [(number, row.source) for number, row in enumerate(rows) if row.source is not None]
+    sources = [row for _, row in drawn]
+    encoded = encode_rows(loaded.tokenizer, sources)
+    encoded = confirm_by_stops(loaded.tokenizer, loaded.finder, sources, encoded)
+    full: list[Encoded | None] = [None] * len(rows)
+    for (number, _), tokens in zip(drawn, encoded, strict=True):
+        full[number] = _with_bos(tokens, loaded.tokenizer.bos_id)
+    return full
+
+
+def _with_bos(tokens: Encoded, bos: int | None) -> Encoded:
+    """Put the tokenizer's own first token in front where the template wrote none at all."""
+    if bos is None or (tokens.ids == bos).any():
+        return tokens
+    ids = np.concatenate([np.array([bos], dtype=np.int32), tokens.ids])
+    return replace(tokens, ids=ids, turns=tuple((start + 1, end + 1) for start, end in tokens.turns))
+
+
+def _tables(kept: pl.DataFrame, verdicts: Sequence[_Verdict]) -> dict[str, pl.DataFrame]:
+    """TOKENS and SIDECAR, row by row beside `kept`."""
+    tokens = [verdict.tokens for verdict in verdicts if verdict.tokens is not None]
+    spans = [span for verdict in verdicts for span in verdict.spans]
+    bounds = np.cumsum([0, *(len(row.ids) for row in tokens)])
+    ids = np.concatenate([np.zeros(0, np.int32), *(row.ids for row in tokens)])
+    counts = np.array([len(verdict.spans) for verdict in verdicts], dtype=np.int64)
+    first = np.repeat(bounds[:-1], counts)
+    places = np.array([(s.turn, s.start, s.end) for s in spans], dtype=np.int64).reshape(-1, 3)
+    learnt = _covered(first + places[:, 1], first + places[:, 2], len(ids))
+    labels = np.where(learnt, ids, np.int32(IGNORED)).astype(np.int32)
+    trained = np.concatenate([np.zeros(1, np.int64), np.cumsum(learnt)])[bounds]
+    sidecar = pl.DataFrame(
+        {
+            "id": kept["id"],
+            "source": kept["source"],
+            "split": kept["split"] if "split" in kept.columns else pl.Series([None] * kept.height, dtype=pl.String),
+            "tokens": np.diff(bounds),
+            "trained": np.diff(trained),
+            "spans": _span_column(places, [s.weight for s in spans], counts),
+            "proof": pl.Series([row.proof for row in tokens], dtype=pl.String),
+        }
+    ).cast(SIDECAR)
+    table = pl.DataFrame({"input_ids": list_column(ids, bounds), "labels": list_column(labels, bounds)})
+    return {"tokens": table.cast(TOKENS), "sidecar": sidecar}
+
+
+def _covered(starts: NDArray[np.int64], ends: NDArray[np.int64], length: int) -> NDArray[np.bool_]:
+    """Which of `length` places lie in one of the spans."""
+    steps = np.zeros(length + 1, dtype=np.int64)
+    np.add.at(steps, starts, 1)
+    np.add.at(steps, ends, -1)
+    covered: NDArray[np.bool_] = np.cumsum(steps)[:length] > 0
+    return covered
+
+
+def _span_column(places: NDArray[np.int64], weights: Sequence[float], counts: NDArray[np.int64]) -> pl.Series:
+    structs = pl.DataFrame(
+        {"turn": places[:, 0], "start": places[:, 1], "end": places[:, 2], "weight": weights},
+        schema={"turn": pl.Int32, "start": pl.Int32, "end": pl.Int32, "weight": pl.Float32},
+    ).to_struct("spans")
+    return list_column(structs.to_arrow(), np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)]))
