@@ -231,8 +231,8 @@ def _sort_unique(values, first, end, spare, places):
         places[: size + 1] = 0
         for at in range(first, end):
             places[np.int64(((values[at] >> _S32) * np.uint64(size)) >> _S32) + 1] += 1
-        for bucket in range(size):
-            places[bucket + 1] += places[bucket]
+        for at in range(size):
+            places[at + 1] += places[at]
         for at in range(first, end):
             bucket = np.int64(((values[at] >> _S32) * np.uint64(size)) >> _S32)
             spare[places[bucket]] = values[at]

@@ -1,0 +1,355 @@
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sft_data.dedup.near import NearDedup
+from sft_data.schema import CONVERSATIONS
+from sft_data.stage import Outcome, apply_decision, run_dataset_stage
+from tests.dedup import oracle
+from tests.frames import chat, conversations, ids, talk, turn
+
+LONG = "The old lighthouse keeper climbed the stairs every evening to light the great lamp above the harbour."
+PASSAGE = " ".join(oracle.sentence(oracle.dice(i), 20, "en") for i in range(12))
+
+
+def near(*rows: dict[str, Any], **settings: Any) -> Outcome:
+    return run_dataset_stage(NearDedup(**settings), conversations(*rows))
+
+
+def cluster_of(outcome: Outcome) -> dict[str, str]:
+    return dict(outcome.kept.select("id", "cluster").rows())
+
+
+def planted(seed: str, script: str, base: int) -> list[dict[str, Any]]:
+    """Rows of which two thirds are perturbed copies of others: of the prompt, of the answer, or of both."""
+    draw = oracle.dice(seed)
+    rows = []
+    for number in range(base):
+        asked, said = (oracle.sentence(draw, draw.randrange(low, 90), script) for low in (3, 1))
+        rows.append(chat(f"{number}", said, asked))
+        for copy in range(2):
+            sides = [asked, said]
+            for side in draw.choice([(0,), (1,), (0, 1)]):
+                sides[side] = oracle.perturbed(
+                    draw, sides[side], draw.choice(oracle.KINDS), draw.choice([0.02, 0.05, 0.1, 0.2])
+                )
+            rows.append(chat(f"{number}.{copy}", sides[1], sides[0]))
+    draw.shuffle(rows)
+    return rows
+
+
+@pytest.mark.parametrize("script", ["en", "zh", "mixed"])
+@pytest.mark.parametrize("threshold", [0.7, 0.8])
+def test_near_dedup_against_every_pair_in_plain_python(script: str, threshold: float) -> None:
+    rows = planted(f"{script}{threshold}", script, 130)
+    pairs = oracle.near_pairs(rows, threshold)
+    assert len(pairs) > 60
+    # Keep-first over the true pairs: the answer that an exact algorithm gives.
+    true_twins: dict[int, set[int]] = {}
+    for j in range(len(rows)):
+        twins = {i for i in range(j) if (i, j) in pairs and i not in true_twins}
+        if twins:
+            true_twins[j] = twins
+    outcome = near(*rows, threshold=threshold, short_answers="near-prompt")
+    place = {row["id"]: number for number, row in enumerate(rows)}
+    removed = {place[i]: place[t] for i, t in outcome.rejected.select("id", "twin").rows()}
+    kept = {place[i] for i in ids(outcome.kept)}
+    for row, twin in removed.items():  # precision 1.0, and never a chain
+        assert (twin, row) in pairs
+        assert twin in kept
+    found = sum(row in removed for row in true_twins)
+    assert found / len(true_twins) >= 0.99
+
+
+@pytest.mark.parametrize("criterion", ["prompt-and-answer", "conversation", "prompt", "answer"])
+def test_near_dedup_score_is_the_exact_similarity(criterion: str) -> None:
+    rows = planted(criterion, "mixed", 60)
+    by_id = {row["id"]: row for row in rows}
+    outcome = near(*rows, threshold=0.7, criterion=criterion, same_numbers=False)
+    assert outcome.rejected.height > 20
+    for row, twin, score in outcome.rejected.select("id", "twin", "score").rows():
+        left, right = (tuple(map(oracle.shingles, oracle.sides(by_id[name]))) for name in (row, twin))
+        sides = [oracle.jaccard(left[side], right[side]) for side in (0, 1)]
+        shared = sum(len(left[side] & right[side]) for side in (0, 1))
+        both = sum(len(left[side] | right[side]) for side in (0, 1))
+        expected = {
+            "prompt-and-answer": min(sides),
+            "conversation": shared / both,
+            "prompt": sides[0],
+            "answer": sides[1],
+        }
+        assert score == pytest.approx(expected[criterion], abs=1e-12)
+        assert score >= 0.7
+
+
+def test_near_dedup_detail_tells_both_similarities_and_the_limit() -> None:
+    outcome = near(chat("a", LONG, "Who?"), chat("b", LONG.replace("harbour", "bay"), "Who?"))
+    assert outcome.rejected.select("id", "code", "twin", "detail").rows() == [
+        ("b", "near-duplicate", "a", "prompt 1.0, answer 0.857 >= 0.7")
+    ]
+
+
+# What the peers get wrong: distinct texts below the shingle length merged, identical ones kept.
+
+
+def test_near_dedup_of_short_answers_merges_the_identical_and_no_others() -> None:
+    said = [
+        "Yes.",
+        "No.",
+        "Thank you very much",
+        "Paris",
+        "是",
+        "否",
+        "你好吗",
+        "...",
+        "!!!",
+        "🎉",
+        "😢",
+        "C",
+        "C++",
+        "",
+    ]
+    rows = [chat(f"{copy}{i}", text) for copy in "ab" for i, text in enumerate(said)]
+    for criterion in ("prompt-and-answer", "conversation", "answer"):
+        outcome = near(*rows, criterion=criterion)
+        assert ids(outcome.kept) == [f"a{i}" for i in range(len(said))]
+        assert outcome.rejected["twin"].to_list() == [f"a{i}" for i in range(len(said))]
+
+
+def test_near_dedup_of_the_mixed_short_and_long_fixture_removes_one_row() -> None:
+    sentence = " ".join(oracle.ENGLISH[:24])
+    rows = ["Yes.", "No.", "Thank you very much", "Paris", sentence, sentence.replace("travel", "journey"), PASSAGE]
+    other = sentence.replace(oracle.ENGLISH[23], "tonight")
+    rows[5] = other
+    outcome = near(*[chat(str(i), text) for i, text in enumerate(rows)])
+    assert outcome.rejected.select("id", "twin").rows() == [("5", "4")]
+
+
+@given(st.lists(st.text(alphabet="ab 是你.!🎉\n1", max_size=8), max_size=14))
+@settings(deadline=None, max_examples=150)
+def test_near_dedup_of_texts_below_the_shingle_length_keeps_exactly_the_distinct(answers: list[str]) -> None:
+    short = [text for text in answers if len(oracle.units(text)) < 5]
+    frame = conversations(*[chat(str(i), text) for i, text in enumerate(short)])
+    stripped = [text.strip() for text in short]
+    for criterion in ("prompt-and-answer", "conversation", "answer"):
+        outcome = run_dataset_stage(NearDedup(criterion=criterion), frame)
+        assert ids(outcome.kept) == [str(i) for i, text in enumerate(stripped) if text not in stripped[:i]]
+
+
+# Edge groups: answers to one question, and how many of them go.
+EDGES = {
+    "one-word answers": (0, ["Yes", "No", "Paris", "Rome", "True", "False", "Red", "Blue", "A", "B"]),
+    "two to four words": (0, ["Thank you", "No thanks", "In the end", "At the start", "It is so", "It is not so"]),
+    "copies of short rows": (2, ["Paris", "Rome", "Paris", "Rome"]),
+    "empty rows": (2, ["", "", ""]),
+    "punctuation": (0, ["...", "!!!"]),
+    "emoji": (0, ["🎉🎉", "😢"]),
+    "short Chinese": (0, ["你好吗", "谢谢你", "是的", "不是"]),
+    "Chinese with one character changed": (
+        1,
+        [f"猫坐在垫子上，然后它看着窗外的小鸟，觉得很开心，于是又睡着{end}。" for end in "了啦"],
+    ),
+    "Chinese with a comma": (1, ["今天天气很好我们一起去公园散步吧", "今天天气很好，我们一起去公园散步吧"]),
+    "Chinese copy": (1, ["今天天气很好我们一起去公园散步吧"] * 2),
+    "maths with other numbers": (
+        0,
+        [f"A shop sells {n} apples and {m} pears on every single day of the week; how many in all?" for n, m in
+         ((3, 5), (5, 3), (4, 5), (13, 5))],
+    ),
+    "maths with another operator": (0, [f"Work out the value of 12 {op} 7 for me please" for op in "+-"]),
+    "Thai": (0, ["ฉันชอบกินข้าวผัดในตอนเช้า", "เขาเดินทางไปเชียงใหม่เมื่อวานนี้"]),
+    "long with another case": (1, [LONG, LONG.upper()]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", EDGES)
+def test_near_dedup_of_edge_groups_removes_as_many_as_it_should(name: str) -> None:
+    expected, answers = EDGES[name]
+    outcome = near(*[chat(str(i), text) for i, text in enumerate(answers)])
+    assert outcome.rejected.height == expected
+
+
+def test_near_dedup_of_maths_prompts_that_differ_in_numbers_keeps_them_unless_told() -> None:
+    asked = (
+        "A train leaves the station at {} o'clock and travels for three hours at the same speed. How far does it go?"
+    )
+    rows = [chat(str(hour), "It depends on the speed of the train.", asked.format(hour)) for hour in (7, 8)]
+    assert near(*rows, threshold=0.5).rejected.height == 0
+    assert near(*rows, threshold=0.5, same_numbers=False).rejected.height == 1
+
+
+def test_near_dedup_of_another_question_about_the_same_passage_keeps_it() -> None:
+    asked = [f"{PASSAGE}\n{question}" for question in ("Who carries the lantern?", "Is the garden near the old river?")]
+    said = ("An old farmer carries it home", "Yes, close to the river bank")
+    apart = [chat(str(i), f"{said[i]}, as the writer of these lines tells us.", text) for i, text in enumerate(asked)]
+    assert near(*apart).rejected.height == 0
+    same_short_answer = [chat(str(i), "Yes.", text) for i, text in enumerate(asked)]
+    assert near(*same_short_answer).rejected.height == 0
+    assert near(*same_short_answer, short_answers="near-prompt").rejected.height == 1
+    assert near(*apart, criterion="prompt").rejected.height == 1
+
+
+def test_near_dedup_of_equal_short_answers_to_different_questions_keeps_them() -> None:
+    rows = [chat(str(i), "Paris.", oracle.sentence(oracle.dice(i), 12, "en")) for i in range(5)]
+    assert near(*rows).rejected.height == 0
+
+
+def test_near_dedup_of_rows_that_share_a_long_context_looks_at_the_question() -> None:
+    system = turn("system", PASSAGE)
+    rows = [
+        talk("a", system, turn("user", "Name the largest river of that country, please."), turn("assistant", LONG)),
+        talk("b", system, turn("user", "Tell me who wrote the oldest of these books."), turn("assistant", LONG)),
+        talk("c", system, turn("user", "Name the largest river of that country, please!"), turn("assistant", LONG)),
+        talk("d", turn("user", "Name the largest river of that country, please."), turn("assistant", LONG)),
+    ]
+    outcome = near(*rows)
+    assert outcome.rejected.select("id", "twin").rows() == [("c", "a")]
+
+
+def test_near_dedup_does_not_chain() -> None:
+    words = oracle.ENGLISH
+    # Each is near the one before it; the third is not near the first.
+    texts = [" ".join(words[shift : shift + 30]) for shift in (0, 4, 8)]
+    jaccards = [
+        oracle.jaccard(oracle.shingles(texts[i]), oracle.shingles(texts[j])) for i, j in ((0, 1), (1, 2), (0, 2))
+    ]
+    assert jaccards[0] >= 0.7 > jaccards[2]
+    assert jaccards[1] >= 0.7
+    outcome = near(*[chat(str(i), text) for i, text in enumerate(texts)])
+    assert ids(outcome.kept) == ["0", "2"]
+    assert outcome.rejected["twin"].to_list() == ["0"]
+
+
+def test_near_dedup_keeps_the_longest_the_best_or_the_preferred_source() -> None:
+    longer = LONG + " Nobody knew."
+    frame = conversations(
+        chat("a", LONG, source="web", points=0.1),
+        chat("b", longer, source="web", points=0.2),
+        chat("c", LONG.upper(), source="books", points=0.9),
+    )
+    expected = (
+        ({}, "a"),
+        ({"keep": "longest"}, "b"),
+        ({"keep": "best", "score": "points"}, "c"),
+        ({"sources": ["books"]}, "c"),
+    )
+    for how, stays in expected:
+        outcome = run_dataset_stage(NearDedup.model_validate(how), frame)
+        assert ids(outcome.kept) == [stays]
+        assert set(outcome.rejected["twin"]) == {stays}
+
+
+def test_near_dedup_names_the_most_similar_of_several_kept_rows() -> None:
+    words = oracle.ENGLISH
+    first, second = (" ".join(words[shift : shift + 30]) for shift in (0, 8))
+    middle = " ".join(words[6:36])
+    outcome = near(chat("far", first), chat("close", second), chat("x", middle), threshold=0.5)
+    assert outcome.rejected.select("id", "twin").rows()[-1] == ("x", "close") or ids(outcome.kept) == ["far"]
+    outcome = near(chat("far", first), chat("close", second), chat("x", middle), threshold=0.65)
+    assert outcome.rejected.select("id", "twin").rows() == [("x", "close")]
+
+
+@pytest.mark.parametrize("cut", [1, 7, 64])
+def test_near_dedup_decides_the_same_for_any_cut_into_memory_mapped_shards(cut: int) -> None:
+    rows = planted("cut", "mixed", 40)
+    frame = conversations(*rows)
+    stage = NearDedup()
+    whole = run_dataset_stage(stage, frame)
+    with tempfile.TemporaryDirectory() as folder:
+        sketches = []
+        for at in range(0, frame.height, cut):
+            path = Path(folder) / f"{at}.arrow"
+            stage.sketch(frame.slice(at, cut)).write_ipc(path, compression="uncompressed")
+            sketches.append(pl.read_ipc(path))
+        outcome = apply_decision(stage, frame, stage.decide(sketches))
+    assert outcome.kept.equals(whole.kept)
+    assert outcome.rejected.equals(whole.rejected)
+
+
+def test_near_dedup_with_another_order_keeps_as_many_rows_and_the_first_of_each_group() -> None:
+    groups = [[oracle.sentence(oracle.dice(i), 60, "en")] * 3 for i in range(10)]
+    rows = [chat(f"{i}-{k}", text + "!" * k) for i, group in enumerate(groups) for k, text in enumerate(group)]
+    oracle.dice(3).shuffle(rows)
+    outcome = near(*rows)
+    firsts = [row["id"] for at, row in enumerate(rows) if row["id"][0] not in {r["id"][0] for r in rows[:at]}]
+    assert ids(outcome.kept) == firsts
+
+
+def test_near_dedup_appended_rows_never_change_what_happened_to_earlier_ones() -> None:
+    rows = planted("append", "en", 40)
+    early = run_dataset_stage(NearDedup(), conversations(*rows[:70]))
+    full = run_dataset_stage(NearDedup(), conversations(*rows))
+    assert ids(full.kept)[: early.kept.height] == ids(early.kept)
+    assert full.rejected.head(early.rejected.height).equals(early.rejected)
+
+
+def test_cluster_holds_near_prompts_and_near_conversations_whatever_the_numbers() -> None:
+    asked = f"{LONG} Tell me the story of the {{}} in which that happened."
+    other = "What would a good gardener plant beside the old wall in the first cold week of spring?"
+    rows = [
+        chat("a", "It was a dark night and nobody saw the ship coming.", asked.format("night")),
+        chat("b", PASSAGE, asked.format("book")),
+        chat("c", PASSAGE, other),  # the conversation is near b's, for its answer is long
+        chat("d", "Roses, and some herbs next to the kitchen door.", "Which plants grow well in a shady place?"),
+        chat("e", "No.", f"{LONG} Add 3 and 5 and tell me at once what it is."),
+        chat("f", "Yes.", f"{LONG} Add 4 and 5 and tell me at once what it is."),
+        chat("g", "", ""),
+        chat("h", "Something else was said here.", ""),
+    ]
+    clusters = cluster_of(near(*rows, threshold=0.6))
+    assert clusters["b"] == "a" == clusters["a"]
+    assert clusters["c"] == "a"
+    assert clusters["d"] == "d"
+    assert clusters["f"] == "e" == clusters["e"]
+    assert clusters["g"] == "g"
+    assert clusters["h"] == "h"  # rows without a prompt have no prompt in common
+
+
+def test_cluster_of_every_true_near_pair_is_the_same() -> None:
+    rows = planted("cluster", "mixed", 120)
+    outcome = near(*rows, threshold=0.7)
+    clusters, by_id = cluster_of(outcome), {row["id"]: row for row in rows}
+    kept = [(name, *map(oracle.shingles, oracle.sides(by_id[name]))) for name in ids(outcome.kept)]
+    pairs = together = 0
+    position = {name: at for at, (name, _, _) in enumerate(kept)}
+    joined: dict[str, set[str]] = {}
+    for j, (right, prompt, answer) in enumerate(kept):
+        for left, prompt_2, answer_2 in kept[:j]:
+            shared = len(prompt & prompt_2) + len(answer & answer_2)
+            whole = shared / max(1, len(prompt | prompt_2) + len(answer | answer_2))
+            if oracle.jaccard(prompt, prompt_2) >= 0.7 or whole >= 0.7:
+                pairs += 1
+                together += clusters[left] == clusters[right]
+                joined.setdefault(clusters[left], set()).update((left, right))
+    assert pairs > 30
+    assert together / pairs >= 0.99
+    for name, cluster in clusters.items():  # alone: itself; together: the first, and only with true neighbours
+        assert position[cluster] <= position[name]
+        assert name == cluster or name in joined[cluster]
+
+
+def test_near_dedup_of_no_rows_and_of_one_row() -> None:
+    assert run_dataset_stage(NearDedup(), pl.DataFrame(schema=CONVERSATIONS)).kept.height == 0
+    assert cluster_of(near(chat("a", "x"))) == {"a": "a"}
+
+
+def test_near_dedup_with_empty_shards_among_others() -> None:
+    frame, stage = conversations(chat("a", LONG), chat("b", LONG)), NearDedup()
+    decision = stage.decide([stage.sketch(frame.clear()), stage.sketch(frame), stage.sketch(frame.clear())])
+    assert decision.rejected["row"].to_list() == [1]
+
+
+def test_near_dedup_of_a_large_bucket_of_alike_prompts_still_removes_every_copy() -> None:
+    draw = oracle.dice(9)
+    template = oracle.sentence(draw, 60, "en")
+    texts = [f"{template} {oracle.sentence(draw, 22, 'en')}" for _ in range(150)]  # alike, but below the threshold
+    rows = [chat(f"{i}", text) for i, text in enumerate(texts)] + [
+        chat(f"c{i}", text.upper()) for i, text in enumerate(texts)
+    ]
+    outcome = near(*rows, threshold=0.8)
+    assert outcome.rejected.select("id", "twin").rows() == [(f"c{i}", str(i)) for i in range(150)]

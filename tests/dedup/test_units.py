@@ -1,0 +1,147 @@
+import sys
+import unicodedata
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sft_data.dedup import units
+from sft_data.dedup.units import ShingleSets, composed, shingle_sets
+from tests.dedup import oracle
+
+
+def sets_of(*texts: str, n: int = 5) -> ShingleSets:
+    return shingle_sets([pl.Series(texts, dtype=pl.String)], n)
+
+
+def set_of(found: ShingleSets, text: int) -> set[int]:
+    start = int(found.counts[:text].sum())
+    return set(found.values[start : start + int(found.counts[text])].tolist())
+
+
+@pytest.mark.parametrize("script", ["en", "zh", "mixed"])
+@pytest.mark.parametrize("n", [1, 3, 5])
+def test_shingle_sets_of_every_pair_overlap_as_in_plain_python(script: str, n: int) -> None:
+    draw = oracle.dice(f"{script}{n}")
+    base = [oracle.sentence(draw, draw.randrange(1, 120), script) for _ in range(12)]
+    texts = base + [oracle.perturbed(draw, text, draw.choice(oracle.KINDS), 0.1) for text in base]
+    found = sets_of(*texts, n=n)
+    truth = [oracle.shingles(text, n) for text in texts]
+    for i in range(len(texts)):
+        assert found.counts[i] == len(truth[i])
+        for j in range(i):
+            assert len(set_of(found, i) & set_of(found, j)) == len(truth[i] & truth[j])
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Don't stop, e-mail me_now!", 6),  # don t stop e mail me_now
+        ("猫坐在垫子上", 6),
+        ("かなカナ한국ภาษา", 9),  # each letter; the vowel า comes twice
+        ("我用GPT4写code", 5),  # 我 用 gpt4 写 code
+        ("naïve café", 2),
+        ("हिन्दी भाषा", 2),  # vowel signs and viramas belong to their word
+        ("... !!! 🎉", 0),
+        ("zero\u200bwidth soft\u00adhyphen", 2),
+    ],
+)
+def test_units_follow_the_script(text: str, expected: int) -> None:
+    # With shingles of one unit the set's size is the number of distinct units.
+    found = sets_of(text, n=1)
+    assert found.counts[0] == max(expected, 1)
+
+
+def test_shingles_ignore_case_punctuation_and_composition() -> None:
+    found = sets_of("The CAFÉ on the old square, opens!", "the cafe\u0301 on -- the old square opens")
+    assert found.keys[0] == found.keys[1]
+    assert set_of(found, 0) == set_of(found, 1)
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        ("Yes.", "No."),
+        ("Yes", "yes"),
+        ("C", "C++"),
+        ("...", "!!!"),
+        ("🎉", "😢"),
+        ("Paris", "Thank you very much"),
+        ("a b", "a  b"),
+    ],
+)
+def test_key_of_distinct_short_texts_differs(texts: tuple[str, str]) -> None:
+    found = sets_of(*texts)
+    assert found.keys[0] != found.keys[1]
+    assert not set_of(found, 0) & set_of(found, 1)
+
+
+@given(st.lists(st.text(max_size=20), min_size=2, max_size=2))
+@settings(max_examples=300, deadline=None)
+def test_key_of_short_texts_is_equal_exactly_where_the_stripped_texts_are(texts: list[str]) -> None:
+    texts = [text.encode("utf-8", "ignore").decode() for text in texts]
+    if any(len(oracle.units(text)) >= 5 for text in texts):
+        return
+    if any(unicodedata.category(c) in ("Mn", "Mc", "Me") or c > "\U00033480" for text in texts for c in text):
+        return  # the oracle's \w does not know marks
+    found = sets_of(*texts)
+    stripped = [unicodedata.normalize("NFC", text).strip() for text in texts]
+    assert (found.keys[0] == found.keys[1]) == (stripped[0] == stripped[1])
+    same = sets_of(texts[0], texts[0])
+    assert same.keys[0] == same.keys[1]
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "same"),
+    [
+        ("add 3 and 5", "add 3 and 5 please", True),
+        ("add 3 and 5", "add 5 and 3", False),
+        ("add 3 and 5", "add 3 and 6", False),
+        ("3.14", "314", False),
+        ("at -5 degrees", "at 5 degrees", False),
+        ("2 + 3", "2 - 3", False),
+        ("2 + 3", "2+3", True),
+        ("- 3 eggs", "* 3 eggs", True),  # a bullet is no sign
+        ("10\n- 3 eggs", "10\n3 eggs", True),
+        ("no numbers", "none at all", True),
+        ("３ apples", "3 apples", True),
+        ("007", "7", False),
+    ],
+)
+def test_numbers_are_equal_where_the_text_has_the_same_in_the_same_order(left: str, right: str, *, same: bool) -> None:
+    found = sets_of(left, right)
+    assert (found.numbers[0] == found.numbers[1]) == same
+
+
+def test_shingle_sets_of_many_rows_do_not_depend_on_the_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
+    draw = oracle.dice(1)
+    texts = pl.Series([oracle.sentence(draw, draw.randrange(30), "mixed") for _ in range(50)])
+    whole = shingle_sets([texts, texts.reverse()], 5)
+    monkeypatch.setattr(units, "CHUNK_ROWS", 7)
+    cut = shingle_sets([texts, texts.reverse()], 5)
+    for name in ("values", "counts", "keys", "numbers"):
+        np.testing.assert_array_equal(getattr(whole, name), getattr(cut, name))
+
+
+def test_shingle_sets_of_a_sliced_column_and_of_nulls_are_those_of_the_texts() -> None:
+    column = pl.Series(["x", "one two three four five six", None, "y"])
+    found = shingle_sets([column.slice(1, 2)], 5)
+    expected = sets_of("one two three four five six", "")
+    np.testing.assert_array_equal(found.keys, expected.keys)
+    assert found.counts.tolist() == [2, 0]
+
+
+def test_composed_text_is_nfc_for_every_character() -> None:
+    chars = [chr(c) for c in range(0x20, sys.maxunicode) if not 0xD800 <= c < 0xE000]
+    texts = pl.Series([f"e{char}" for char in chars])
+    ours = composed(texts)
+    expected = [unicodedata.normalize("NFC", f"e{char}") for char in chars if unicodedata.category(char) != "Cn"]
+    mine = [text for text, char in zip(ours, chars, strict=True) if unicodedata.category(char) != "Cn"]
+    assert mine == expected
+
+
+def test_long_text_that_repeats_itself_has_few_shingles() -> None:
+    found = sets_of("spam " * 5000, "la lu " * 3000)
+    assert found.counts.tolist() == [1, 2]
