@@ -100,16 +100,16 @@ class TurnFinder:
     def by_prefixes(self, messages: Messages, tools: Sequence[Any] | None, text: str) -> tuple[Turn, ...]:
         """The turns by rendering the conversation up to each of them; raises Unproved."""
         turns = []
+        _check_tools(tools, text)
         for number, message in enumerate(messages):
             if message["content"].strip() not in text:
-                raise Unproved("template-error", f"the template alters or leaves out turn {number} ({message['role']})")
+                raise Unproved("not-rendered", f"the template alters or leaves out turn {number} ({message['role']})")
             if message["role"] == "assistant":
                 turns.append(self._turn_by_prefix(number, messages, tools, text))
         return tuple(turns)
 
     def _turn_by_prefix(self, number: int, messages: Messages, tools: Sequence[Any] | None, text: str) -> Turn:
-        before = self.render(messages[:number], tools)
-        prompt = self.render(messages[:number], tools, prompt=True)
+        before, prompt = self._before(messages[:number], tools)
         after = self.render(messages[: number + 1], tools)
         if not text.startswith(before) or not text.startswith(after):
             raise Unproved("unproved-mask", f"turn {number}: the template renders earlier turns differently later on")
@@ -119,14 +119,23 @@ class TurnFinder:
             raise Unproved("unproved-mask", f"turn {number} does not end in a stop token: {after[-20:]!r}")
         message = messages[number]
         content = message["content"].strip()
-        start = _common(prompt, text)
         answer = text.rfind(content, len(before), end - len(stop) + 1) if content else end - len(stop)
-        if prompt == before:  # the template does not know prompts
-            start = answer
-        if not len(before) <= start <= answer < end:
+        start = answer if prompt == before else _common(prompt, text)  # some templates do not know prompts
+        if answer < 0 or not len(before) <= start < end:
             raise Unproved("unproved-mask", f"turn {number} does not lie behind the prompt for it")
+        answer = max(start, answer)  # an answer that opens with what the prompt has said already: "<think>"
+        _check_calls(number, message, text[start:end])
         lost = (message.get("reasoning_content") or "").strip() not in text[start:end]
         return Turn(number, start, end, answer, len(before), lost)
+
+    def _before(self, messages: Messages, tools: Sequence[Any] | None) -> tuple[str, str]:
+        """The text of these messages without and with the prompt for a turn behind them."""
+        try:
+            return self.render(messages, tools), self.render(messages, tools, prompt=True)
+        except Unproved:
+            if messages:
+                raise
+            return "", ""  # many templates look at the first message without asking whether there is one
 
     def _render_all(self, messages: Messages, tools: Sequence[Any] | None) -> tuple[str, list[tuple[int, int]] | None]:
         try:
@@ -181,7 +190,7 @@ class TurnFinder:
         try:
             text = self.render(messages)
             prompts = {
-                number: (self.render(messages[:number]), self.render(messages[:number], prompt=True))
+                number: self._before(messages[:number], None)
                 for number, message in enumerate(messages)
                 if message["role"] == "assistant"
             }
@@ -269,6 +278,28 @@ def _agree(
             )
         agreed.append(turn._replace(start=start))
     return tuple(agreed)
+
+
+def _check_tools(tools: Sequence[Any] | None, text: str) -> None:
+    for tool in tools or ():
+        name = _function_name(tool)
+        if name not in text:
+            raise Unproved("not-rendered", f"the template does not show the tool {name!r}; choose one that knows tools")
+
+
+def _check_calls(number: int, message: Mapping[str, Any], said: str) -> None:
+    for call in message.get("tool_calls", ()):
+        name = _function_name(call)
+        if name not in said:
+            raise Unproved(
+                "not-rendered",
+                f"turn {number}: the template does not show the call of {name!r}; choose one that knows tools",
+            )
+
+
+def _function_name(entry: Any) -> str:  # noqa: ANN401  # any plain data
+    function = entry.get("function", entry) if isinstance(entry, dict) else entry
+    return str(function.get("name", "")) if isinstance(function, dict) else str(function)
 
 
 def _common(one: str, other: str) -> int:

@@ -74,7 +74,8 @@ class Tokenize(StageConfig):
     files: ClassVar[tuple[str, ...]] = ("tokenizer", "template")
     codes: ClassVar[dict[str, str]] = {
         "too-long": "the row has more tokens than `max_length`",
-        "template-error": "the chat template refuses the conversation, or leaves out one of its turns",
+        "template-error": "the chat template refuses the conversation",
+        "not-rendered": "the chat template leaves out a part of it: a turn, a tool, a tool call, all its reasoning",
         "unproved-mask": "where a turn lies among the tokens could not be proved in two ways",
         "nothing-to-train": "no turn of the row is trained on",
         "reserved-character": "the text holds a Unicode noncharacter (U+FDD0 to U+FDD5) that may not occur in texts",
@@ -127,8 +128,9 @@ class Tokenize(StageConfig):
         if len(tokens.ids) > self.max_length:
             return _Verdict("too-long", f"{len(tokens.ids)} > {self.max_length} tokens")
         spans = self._chosen(row, tokens)
-        if any(turn.lost for turn in row.rendered.turns) and self.lost_reasoning == "reject":
-            return _Verdict("unproved-mask", "the template leaves out the reasoning of a turn")
+        lost = [turn.message for turn in row.rendered.turns if turn.lost]
+        if lost and (self.lost_reasoning == "reject" or (self.lost_reasoning == "mask" and not spans)):
+            return _Verdict("not-rendered", f"turn {lost[0]}: the template does not show its reasoning")
         if not spans:
             return _Verdict("nothing-to-train", "no assistant turn with a weight above 0")
         return _Verdict(None, None, tokens, spans)
