@@ -20,6 +20,9 @@ class LanguageFilter(StageConfig):
 
     Why 0.5: a wrong label deletes a good row, so only a language measured with more confidence than doubt counts. On
     1,190 good English instructions none is lost at 0.5, while 98 % of sentences in 19 other languages are caught.
+    Of Alpaca's 52,002 rows, `keep: [en, zh]` takes 89; 76 of them are translations and other language tasks whose
+    answer outweighs the prompt: add the languages that such tasks may end in, or leave the stage out for them.
+
     `undetermined` rows (code, numbers, a word or two) have no language to judge and are kept by default.
 
     Example: `{kind: language, keep: [en, zh]}`; codes are ISO 639-1 where there is one (`de`), else ISO 639-3 (`ceb`).
@@ -38,7 +41,7 @@ class LanguageFilter(StageConfig):
     )
 
     def apply(self, frame: pl.DataFrame) -> Outcome:
-        lang, score = pl.col("lang").fill_null("und"), pl.col("lang_score")
+        lang, score = pl.col("lang").fill_null("und"), pl.col("lang_score").fill_null(0.0)
         sure = (lang != "und") & (score >= self.min_score)
         wrong = sure & ~lang.is_in(list(self.keep))
         if self.undetermined == "reject":

@@ -19,14 +19,16 @@ _LACK = r"(?:do not|don['’]t) (?:currently )?have (?:the|any|access|enough|suf
 _SERVE = (
     r"(?:answer|fulfil|fulfill|comply|assist|help|provide|complete|generate|create|perform|process|respond|access|"
     r"view|see|display|open|browse|play|translate|draw|discuss|recommend|engage|support|do (?:that|this)|predict|"
-    r"place|book|order|make|write|give)\b"
+    r"place|book|order|make (?:any|an?|the)|write|give)\b"
 )
 _SORRY = (
     r"(?:(?:i['’]m|i am) (?:very |so |really |truly )?(?:sorry|afraid)|sorry|i apologi[sz]e|my apologies|unfortunately)"
     r"[,.!]? ?(?:but |that )?"
 )
 _AS_AN_AI = (
-    r"as an? (?:ai|artificial intelligence|(?:large |ai )?language model|chatbot|virtual assistant)\b[^,.\n]{0,60},? ?"
+    r"as an? (?:ai|artificial intelligence|large language|language|chatbot|virtual assistant)"
+    r"(?: (?:language |text )?(?:model|assistant|system))?"
+    r"(?: (?:developed|created|trained|made|designed|built)\b[^,.\n]{0,60})?,? ?"
 )
 _TASK = r"(?:this|the) (?:type of )?(?:task|instruction|request|prompt)\b"
 _NOTHING = r"(?:<no ?output>\s*|no output[,.:]? ?(?:as |because )?)"
