@@ -20,6 +20,7 @@ from sft_data.build import StepResult, Work, build, run_step
 from sft_data.engine import LocalEngine
 from sft_data.pipeline import load_pipeline
 from sft_data.plan import Step
+from sft_data.progress import line_of
 from sft_data.store.read import load_manifest
 from sft_data.train.config import load_train_config
 
@@ -30,12 +31,7 @@ __all__ = ["curate", "run_step_task", "train_task"]
 def run_step_task(step: Step, work: Work, above: Sequence[StepResult]) -> StepResult:
     """One step of the plan."""
     result = run_step(step, work, above)
-    dropped = sum(result.rejected_by.values())
-    get_run_logger().info(
-        "%s: %d in, %d kept, %d rejected, %.1f s%s",
-        *(step.name, result.rows_in, result.rows_kept, dropped, result.seconds),
-        " (reused)" if result.reused else "",
-    )
+    get_run_logger().info("%s", line_of(result))
     return result
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -15,6 +16,8 @@ from sft_data.errors import ConfigError
 __all__ = ["check_settings", "explain", "hint", "read_settings"]
 
 Model = TypeVar("Model", bound=BaseModel)
+
+STRIPPED = re.compile("['\"]")
 
 
 class _UniqueKeys(yaml.SafeLoader):
@@ -57,7 +60,10 @@ def check_settings(model: type[Model], data: dict[str, Any], where: str) -> Mode
 
 def explain(error: ValidationError, model: type[BaseModel]) -> Iterator[str]:
     """Pydantic's errors about `model`, one line each, with a hint where a key is nearly right."""
-    for item in error.errors(include_url=False):
+    items = error.errors(include_url=False)
+    for item in items:
+        if item["type"] == "too_short" and any(len(i["loc"]) > 1 and i["loc"][:1] == item["loc"] for i in items):
+            continue  # the list is short only because its wrong entries do not count
         where = ".".join(str(part) for part in item["loc"])
         message = item["msg"].removeprefix("Value error, ")
         if item["type"] == "value_error":
@@ -67,12 +73,23 @@ def explain(error: ValidationError, model: type[BaseModel]) -> Iterator[str]:
             allowed = _keys(model, item["loc"][:-1])
             near = hint(str(item["loc"][-1]), allowed)
             message = f"there is no such setting{near or '; there are ' + ', '.join(sorted(allowed))}"
+        elif item["type"] in ("union_tag_invalid", "union_tag_not_found"):
+            message = _wrong_kind(item["ctx"])
         elif item["type"] == "literal_error":
             allowed = [name.strip("'") for name in item["ctx"]["expected"].replace(" or ", ", ").split(", ")]
             message = f"{message}, found {item['input']!r}{hint(str(item['input']), allowed)}"
         elif item["type"] != "missing" and not isinstance(item["input"], dict | list):
             message = f"{message}, found {item['input']!r}"
         yield f"{where}: {message}"
+
+
+def _wrong_kind(context: Mapping[str, Any]) -> str:
+    """A list entry whose `kind` is missing or unknown."""
+    kind = str(context.get("tag", ""))
+    known = sorted(STRIPPED.sub("", tag) for tag in str(context.get("expected_tags", "")).split(", ") if tag)
+    if not kind:
+        return "an entry needs a `kind`"
+    return f"there is no {kind!r}{hint(kind, known) or '; there are ' + ', '.join(known)}"
 
 
 def hint(name: str, allowed: Iterable[str]) -> str:
@@ -90,7 +107,8 @@ def _keys(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
     here = [model]
     for part in loc:
         fields = [m.model_fields[str(part)].annotation for m in here if str(part) in m.model_fields]
-        here = [found for field in fields for found in _models(field)] or here
+        tagged = [m for m in here if "kind" in m.model_fields and m.model_fields["kind"].default == part]
+        here = [found for field in fields for found in _models(field)] or tagged or here
     return sorted({name for found in here for name in found.model_fields})
 
 

@@ -6,7 +6,6 @@ class and name it in `AnyStage`.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, get_args
@@ -16,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from sft_data.annotate.language import DetectLanguage
 from sft_data.clean.repair import RepairText
+from sft_data.config_file import explain, hint, read_settings
 from sft_data.dedup.exact import ExactDedup
 from sft_data.dedup.near import NearDedup
 from sft_data.errors import ConfigError, SftDataError
@@ -125,7 +125,7 @@ def _contradictions(pipeline: Pipeline) -> Iterator[str]:
     known = {code for stage in STAGES.values() for code in stage.codes} | {*Tokenize.codes, *CODES}
     for code in pipeline.gates.max_rejected_share:
         if code not in known:
-            yield f"gates.max_rejected_share: no stage rejects with code {code!r}{_hint(code, known)}"
+            yield f"gates.max_rejected_share: no stage rejects with code {code!r}{hint(code, known)}"
 
 
 def load_pipeline(path: Path, overrides: Sequence[str] = ()) -> Pipeline:
@@ -134,19 +134,7 @@ def load_pipeline(path: Path, overrides: Sequence[str] = ()) -> Pipeline:
     Raises ConfigError with every mistake: keys, values, stages in a wrong order, missing files, unusable tokenizers.
     Paths in the file are relative to the folder in which the command runs.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.y*ml")], n=1)
-        raise ConfigError(str(path), ["no such file" + (f"; did you mean {near[0]!r}?" if near else "")]) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(str(path), [f"cannot be read: {error}"]) from None
-    try:
-        data = yaml.load(text, Loader=_UniqueKeys)  # noqa: S506  # a SafeLoader that also refuses double keys
-    except yaml.YAMLError as error:
-        raise ConfigError(str(path), [f"is not YAML: {' '.join(str(error).split())}"]) from None
-    if not isinstance(data, dict):
-        raise ConfigError(str(path), ["must be a mapping with the keys name, sources, stages, ..."])
+    data = read_settings(path)
     problems: list[str] = []
     for override in overrides:
         problems += _override(data, override)
@@ -160,7 +148,7 @@ def parse_pipeline(data: Mapping[str, Any], where: str, problems: Sequence[str] 
     try:
         pipeline = Pipeline.model_validate(data)
     except ValidationError as error:
-        found += _explain(error)
+        found += explain(error, Pipeline)
     found += _missing_things(data)
     if found or pipeline is None:
         raise ConfigError(where, found)
@@ -170,58 +158,6 @@ def parse_pipeline(data: Mapping[str, Any], where: str, problems: Sequence[str] 
 def pipeline_schema() -> dict[str, Any]:
     """JSON schema of a pipeline file, for completion in editors."""
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Pipeline.model_json_schema()}
-
-
-class _UniqueKeys(yaml.SafeLoader):
-    """YAML's safe subset, in which a key written twice is a mistake instead of a silent loss."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"key {key.value!r} stands twice", key.start_mark)
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-def _explain(error: ValidationError) -> Iterator[str]:
-    """Pydantic's errors, one line each, with a hint where a name is nearly right."""
-    for item in error.errors(include_url=False):
-        where = ".".join(str(part) for part in item["loc"])
-        message = item["msg"].removeprefix("Value error, ")
-        if item["type"] == "value_error" and not where:
-            yield from message.split("\n")
-            continue
-        if item["type"] == "extra_forbidden":
-            allowed = _allowed_keys(item["loc"][:-1])
-            key = str(item["loc"][-1])
-            hint = _hint(key, allowed)
-            message = f"there is no such setting{hint or '; there are ' + ', '.join(sorted(allowed))}"
-        elif item["type"] == "union_tag_invalid":
-            kind = str(item.get("ctx", {}).get("tag", ""))
-            hint = _hint(kind, STAGES)
-            message = f"there is no stage {kind!r}{hint or '; there are ' + ', '.join(sorted(STAGES))}"
-        elif item["type"] == "union_tag_not_found":
-            message = "a stage needs a `kind`; there are " + ", ".join(sorted(STAGES))
-        elif item["type"] != "missing" and not isinstance(item["input"], dict | list):
-            message = f"{message}, found {item['input']!r}"
-        yield f"{where}: {message}"
-
-
-def _hint(name: str, allowed: Any) -> str:  # noqa: ANN401  # any collection of names
-    near = difflib.get_close_matches(name, list(allowed), n=1, cutoff=0.5)
-    return f"; did you mean {near[0]!r}?" if near else ""
-
-
-def _allowed_keys(loc: tuple[int | str, ...]) -> list[str]:
-    """Keys of the model at a place in the pipeline."""
-    model: type[BaseModel] | None = Pipeline
-    if loc:
-        sections: dict[str, type[BaseModel]] = {
-            "sources": Source, "split": Split, "tokenize": Tokenize, "pack": Pack, "gates": Gates,
-        }  # fmt: skip
-        model = STAGES.get(str(loc[2])) if loc[0] == "stages" and len(loc) > 2 else sections.get(str(loc[0]))
-    return [] if model is None else list(model.model_fields)
 
 
 def _missing_things(data: Mapping[str, Any]) -> Iterator[str]:
@@ -236,7 +172,7 @@ def _missing_things(data: Mapping[str, Any]) -> Iterator[str]:
             path = entry.get("path")
             if not isinstance(path, str):
                 continue
-            source = Source.model_construct(name="source", path=path)
+            source = Source.model_construct(name=str(entry.get("name", number)), path=path)
         try:
             find_files(source)
         except SftDataError as error:

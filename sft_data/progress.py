@@ -8,7 +8,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from sft_data.build import StepResult
 from sft_data.plan import Step
 
-__all__ = ["ProgressWatch"]
+__all__ = ["ProgressWatch", "line_of"]
 
 
 class ProgressWatch:
@@ -47,7 +47,7 @@ class ProgressWatch:
     def finish(self, result: StepResult) -> None:
         """A step has ended."""
         self._clear()
-        self.console.print(_line(result), markup=False, highlight=False, soft_wrap=True)
+        self.console.print(line_of(result), markup=False, highlight=False, soft_wrap=True)
 
     def _clear(self) -> None:
         if self.task is not None:
@@ -55,7 +55,8 @@ class ProgressWatch:
             self.task = None
 
 
-def _line(result: StepResult) -> str:
+def line_of(result: StepResult) -> str:
+    """One line about a finished step: time, rows in, kept, rejected, edited."""
     took = "reused" if result.reused else f"{result.seconds:.1f} s"
     if not result.rows_in:
         return f"{result.name:<24} {took:>9}"

@@ -44,8 +44,7 @@ def load_report(folder: Path) -> Report:
 
 
 def print_build(console: Console, result: BuildResult) -> None:
-    """The closing table of a build, and the time of each stage."""
-    console.print(_times(result))
+    """The closing table of a build; the time of each stage was told as it ended."""
     took = "was there already; nothing was redone" if result.reused else f"published in {result.seconds:.1f} s"
     where = {
         "version": f"{result.version}  {result.fingerprint[:12]}  ({took})",
@@ -53,15 +52,6 @@ def print_build(console: Console, result: BuildResult) -> None:
         "report": result.report,
     }
     print_closing(console, load_report(Path(result.path)), where)
-
-
-def _times(result: BuildResult) -> Table:
-    table = _table("step", ">seconds", ">rows in", ">kept", ">rejected")
-    for stage in result.stages:
-        took = "reused" if stage["reused"] else f"{stage['seconds']:.1f}"
-        rows = (stage["rows_in"], stage["rows_kept"], sum(stage["rejected"].values())) if stage["rows_in"] else ()
-        table.add_row(Text(visible(stage["step"])), took, *(number(count) for count in rows))
-    return table
 
 
 def print_funnel(console: Console, funnel: Sequence[Mapping[str, Any]], title: str) -> None:
@@ -96,7 +86,7 @@ def print_verification(console: Console, found: Verification) -> None:
     """What `verify` found."""
     if found.ok:
         told = f"{found.files} files, {number(found.bytes)} bytes: hashes, schemas, rows and masks are as they must be"
-        console.print(Text("✓ ", style="green") + Text(told))
+        console.print(Text("✓ ", style="green") + Text(told), soft_wrap=True)
     for problem in found.problems:
         console.print(Text("✗ ", style="bold red") + Text(visible(problem)), soft_wrap=True)
 
@@ -175,7 +165,8 @@ def print_pages(console: Console, pages: Sequence[Page]) -> None:
 def print_page(console: Console, page: Page) -> None:
     """One stage's page."""
     console.print(Text(page.kind, style="bold"))
-    console.print(Text(page.text + "\n"))
+    paragraphs = [" ".join(part.split()) if "\n- " not in part else part for part in page.text.split("\n\n")]
+    console.print(Text("\n\n".join(paragraphs) + "\n"))
     settings = _table("setting", "default", "what it decides")
     for setting in page.settings:
         settings.add_row(Text(setting.name, style="bold"), Text(str(setting.default)), Text(setting.description))

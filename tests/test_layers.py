@@ -13,6 +13,7 @@ PACKAGE = ROOT / "sft_data"
 # Rooms in the order of the river. A room may import the rooms before it, and itself.
 RIVER = [
     ["errors"],
+    ["config_file"],
     ["schema"],
     ["stage"],
     ["fingerprint"],
@@ -27,8 +28,8 @@ RIVER = [
     ["catalogue"],
     ["store", "report"],
     ["steps", "plan"],
-    ["assemble", "publishing", "build", "check", "starter", "progress"],
-    ["train", "evaluate", "export"],
+    ["assemble", "publishing", "build", "check", "starter", "progress", "screens"],
+    ["train", "evaluate", "export", "chat.preview"],
     ["web"],
     ["cli"],
 ]
