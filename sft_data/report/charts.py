@@ -110,7 +110,7 @@ def _bin(chart: Distribution, position: int) -> str:
 
 def _labels(chart: Distribution, width: float, height: int) -> Markup:
     """Edges under the axis, as many as fit on a phone (about six)."""
-    step = -(-len(chart.kept) // 6)
+    step = max(1, -(-len(chart.kept) // 6))
     return Markup("").join(
         Markup('<text class="tick" x="{:.3f}%" y="{}">{}</text>').format(
             position * width, height + 16, _short(chart, position)

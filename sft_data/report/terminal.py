@@ -43,20 +43,20 @@ def print_closing(console: Console, report: Report, where: Mapping[str, Any]) ->
         "rejected", Text(number(report.rows_rejected), style="yellow"), _share(report.rows_rejected, report.rows_in)
     )
     for group in report.rejections:
-        code = Text(f"  {visible(group.code)}", style="dim")
+        code = _text(f"  {group.code}", style="dim")
         table.add_row(code, number(group.rows), Text(percent(group.share), style="dim"))
     if report.tokens:
         trained = f"{percent(report.trained_tokens / report.tokens)} trained on"
         table.add_row("tokens", number(report.tokens), Text(trained))
     for packing in report.packing:
         told = f"of {number(packing.pack_length)} tokens, {percent(packing.fill)} full ({packing.split})"
-        table.add_row("packs", number(packing.packs), Text(told))
+        table.add_row("packs", number(packing.packs), _text(told))
     console.print(table)
     places = Table(box=None, show_header=False, pad_edge=False)
     places.add_column(style="dim")
     places.add_column(overflow="fold")
     for label, place in where.items():
-        places.add_row(visible(label), Text(visible(str(place))))
+        places.add_row(visible(label), _text(str(place)))
     console.print(places)
 
 
@@ -75,11 +75,11 @@ def _funnel(report: Report) -> Table:
         told = "; ".join(part for part in (reasons, f"edited: {edits}" if edits else "") if part)
         gone = step.rows_in - step.rows_kept
         table.add_row(
-            Text(visible(step.name)),
+            _text(step.name),
             number(step.rows_in),
             number(step.rows_kept),
             Text(number(gone), style="yellow" if gone else "dim"),
-            Text(told, style="dim"),
+            _text(told, style="dim"),
         )
     return table
 
@@ -87,8 +87,8 @@ def _funnel(report: Report) -> Table:
 def _reasons(report: Report) -> Table:
     table = _table("rejected as", "by", ">rows", ">share", "meaning")
     for group in report.rejections:
-        name, stage = Text(visible(group.code)), Text(visible(group.stage), style="dim")
-        table.add_row(name, stage, number(group.rows), percent(group.share), Text(group.meaning, style="dim"))
+        name, stage = _text(group.code), _text(group.stage, style="dim")
+        table.add_row(name, stage, number(group.rows), percent(group.share), _text(group.meaning, style="dim"))
     return table
 
 
@@ -96,7 +96,7 @@ def _sources(report: Report) -> Table:
     table = _table("source", ">rows in", ">kept", ">rejected", ">tokens")
     for source in report.sources:
         amounts = (source.rows_in, source.rows_kept, source.rows_rejected, source.tokens)
-        table.add_row(Text(visible(source.name)), *map(number, amounts))
+        table.add_row(_text(source.name), *map(number, amounts))
     return table
 
 
@@ -121,7 +121,7 @@ def _checks(report: Report) -> Table:
     lines += [(g.passed, f"Gate {g.name}", f"measured {g.measured}, limit {g.limit}") for g in report.gates]
     for passed, name, told in lines:
         mark = Text("✓", style="green") if passed else Text("✗", style="bold red")
-        table.add_row(mark, Text(name), Text(told, style="dim"))
+        table.add_row(mark, _text(name), _text(told, style="dim"))
     return table
 
 
@@ -138,3 +138,8 @@ def _table(*columns: str) -> Table:
 
 def _share(part: int, whole: int) -> str:
     return percent(part / whole) if whole else ""
+
+
+def _text(told: str, style: str = "") -> Text:
+    """Text that is neither markup nor steers the terminal."""
+    return Text(visible(told), style=style)

@@ -46,6 +46,8 @@ def tag(store: Path, spec: str, name: str) -> VersionRef:
 
 def untag(store: Path, dataset: str, name: str) -> None:
     """Take a tag away; the version stays."""
+    if dataset not in (known := datasets(store)):
+        raise StoreError(f"no dataset {dataset!r} in {store}; it holds: {', '.join(known) or 'nothing'}")
     with unwritable(store), lock(store, dataset):
         refs = read_refs(store, dataset)
         if name not in refs.tags:

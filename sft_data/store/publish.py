@@ -41,7 +41,7 @@ from sft_data.store.manifest import FileEntry, Manifest
 from sft_data.store.read import find_by_fingerprint, version_folders
 from sft_data.store.refs import lock, read_refs, write_refs
 
-__all__ = ["Published", "build_bytes", "manifest_bytes", "publish"]
+__all__ = ["Published", "build_bytes", "file_entry", "manifest_bytes", "publish"]
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def _stage(
     report = measure(staging)
     (staging / REPORT_JSON).write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
     (staging / REPORT_HTML).write_text(render_html(report), encoding="utf-8")
-    entries = [_entry(staging, path) for path in _all_files(staging) if path.name not in (MANIFEST, BUILD)]
+    entries = [file_entry(staging, path) for path in _all_files(staging) if path.name not in (MANIFEST, BUILD)]
     written = manifest_bytes(manifest.model_copy(update={"files": entries}))
     (staging / MANIFEST).write_bytes(written)
     (staging / BUILD).write_bytes(build_bytes(build_info, written))
@@ -233,7 +233,8 @@ def _all_files(folder: Path) -> Iterator[Path]:
     return iter(sorted(path for path in folder.rglob("*") if path.is_file()))
 
 
-def _entry(staging: Path, path: Path) -> FileEntry:
+def file_entry(staging: Path, path: Path) -> FileEntry:
+    """A file of a version as the manifest lists it."""
     return FileEntry(
         path=path.relative_to(staging).as_posix(),
         sha256=file_sha256(path),

@@ -42,7 +42,8 @@ def read_refs(store: Path, name: str) -> Refs:
         return Refs()
     except ValidationError as error:
         raise StoreError(
-            f"{path} is damaged: {error.errors()[0]['msg']}; write it again by `sft-data rollback {name}@vN`"
+            f"{path} is damaged: {error.errors()[0]['msg']}; delete it, then `sft-data rollback {name}@vN` "
+            "makes a version the latest again (tags must be given anew, the log tells them)"
         ) from error
 
 

@@ -177,7 +177,7 @@ def _balance(folder: Path, manifest: Manifest) -> Iterator[str]:
     for source, count in counts.by_source.items():
         found = (int((kept["source"] == source).sum()), int((gone["source"] == source).sum()))
         if found != (count.get("rows_kept"), count.get("rows_rejected")) or sum(found) != count.get("rows_in"):
-            yield f"source {source!r}: {found[0]:,} kept and {found[1]:,} rejected in the files, {MANIFEST} says {count}"
+            yield f"source {source!r}: {found[0]:,} kept, {found[1]:,} rejected in the files; {MANIFEST} says {count}"
     for step in manifest.steps:
         if step.rows_in != step.rows_kept + sum(step.rejected.values()):
             yield f"{MANIFEST}: step {step.name} does not balance"

@@ -14,9 +14,10 @@ import orjson
 import polars as pl
 import pyarrow as pa
 
-from sft_data.schema import CONVERSATIONS, EDITS, PACK_INDEX, REJECTIONS, SIDECAR, conform
+from sft_data.schema import EDITS, PACK_INDEX, REJECTIONS, SIDECAR, conform
 from sft_data.store.manifest import Counts, InputFile, Manifest, SplitCounts, StepEntry, TokenizerEntry
-from sft_data.store.publish import Published, publish
+from sft_data.store.publish import Published, build_bytes, file_entry, manifest_bytes, publish
+from sft_data.store.read import load_build, load_manifest
 from tests.frames import chat, conversations
 
 STOP = 2
@@ -265,4 +266,30 @@ def published(store: Path, folder: Path, **how: Any) -> Published:
     return publish(store, made.manifest, made.files, made.texts, build, draft=draft)
 
 
-assert set(CONVERSATIONS) <= set(kept_rows().columns)
+def reseal(folder: Path, **changes: Any) -> None:
+    """Write manifest and build record anew, with right hashes of whatever the files now hold: a lie told well."""
+    manifest = load_manifest(folder)
+    entries = [file_entry(folder, folder / entry.path) for entry in manifest.files if (folder / entry.path).exists()]
+    written = manifest_bytes(manifest.model_copy(update={"files": entries, **changes}))
+    build = load_build(folder)
+    for name, content in (("manifest.json", written), ("build.json", build_bytes(build, written))):
+        (folder / name).unlink()
+        (folder / name).write_bytes(content)
+
+
+def rewrite(path: Path, content: bytes) -> None:
+    """Replace a read-only file, leaving other names of the same file alone."""
+    path.unlink()
+    path.write_bytes(content)
+
+
+def rewrite_parquet(path: Path, frame: pl.DataFrame) -> None:
+    """Replace a table of a version."""
+    path.unlink()
+    frame.write_parquet(path)
+
+
+def rewrite_stream(path: Path, columns: dict[str, list[list[int]]]) -> None:
+    """Replace an Arrow stream of a version."""
+    path.unlink()
+    _stream(columns, path)
