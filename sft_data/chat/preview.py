@@ -49,7 +49,7 @@ class PreviewRow(_Model):
     split: str
     row: int = Field(description="row number in the split's tokens")
     ids: list[int] = Field(description="input_ids")
-    tokens: list[str] = Field(description="the text of each token; one that spells a part of a character is empty but the last")
+    tokens: list[str] = Field(description="each token's text; of several that spell one character, the last has it")
     labels: list[int] = Field(description="as on disk: the token's id where it is learnt, else -100")
     specials: list[bool] = Field(description="whether the token steers the model instead of being text")
     spans: list[PreviewSpan]
@@ -175,8 +175,8 @@ def _section(row: PreviewRow) -> str:
         )
         tokens.append(f'<span class="{kinds}" title="{number}: {row.ids[number]}">{html.escape(_signs(token))}</span>')
     told = f"{row.split}, row {row.row}: {row.trained} of {len(row.ids)} tokens trained, proof {row.proof}"
-    return f"<section><h2>{html.escape(visible(row.id))}</h2><p>{html.escape(told)}</p>"
-        f"<pre>{''.join(tokens)}</pre></section>"
+    head = f"<h2>{html.escape(visible(row.id))}</h2><p>{html.escape(told)}</p>"
+    return f"<section>{head}<pre>{''.join(tokens)}</pre></section>"
 
 
 _STYLE = """
