@@ -131,8 +131,10 @@ def reject(frame: pl.DataFrame, rules: Sequence[Rule]) -> Outcome:
         detail = pl.when(holds).then(rule.detail).otherwise(detail)
     verdict = frame.select(code=code, detail=detail)
     dropped = verdict["code"].is_not_null()
-    rejected = frame.filter(dropped).select("id").with_columns(
-        verdict.filter(dropped)["code"], verdict.filter(dropped)["detail"]
+    rejected = (
+        frame.filter(dropped)
+        .select("id")
+        .with_columns(verdict.filter(dropped)["code"], verdict.filter(dropped)["detail"])
     )
     return Outcome(frame.filter(~dropped), rejected)
 
@@ -229,7 +231,15 @@ def _check_kept(stage: _Named, frame: pl.DataFrame, kept: pl.DataFrame) -> pl.Da
     if extra:
         raise StageError(f"stage `{stage.kind}` added column `{extra[0]}` without declaring it in `adds`")
     kept = kept.select(*frame.columns, *[name for name in adds if name not in frame.columns])
+    _check_untouched(stage, frame, kept, {*adds, *(("messages",) if getattr(stage, "edits", False) else ())})
     if not getattr(stage, "edits", False) or "content_hash" not in frame.columns:
         return kept
     return kept.with_columns(content_hash(kept))
 
+
+def _check_untouched(stage: _Named, frame: pl.DataFrame, kept: pl.DataFrame, may_change: set[str]) -> None:
+    """Every column that the stage does not declare is as it was (about 0.1 s for 50,000 rows)."""
+    stayed = frame if kept.height == frame.height else frame.filter(pl.col("id").is_in(kept["id"].implode()))
+    for name in frame.columns:
+        if name not in may_change and not kept[name].equals(stayed[name]):
+            raise StageError(f"stage `{stage.kind}` changed column `{name}` without declaring it")

@@ -85,6 +85,12 @@ def test_guard_keeps_rows_in_order():
     assert ids(run_stage(Stage(dropping("b")), ROWS).kept) == ["a", "c", "d"]
 
 
+def shout(frame: pl.DataFrame) -> Outcome:
+    loud = pl.element().struct.with_fields(pl.element().struct.field("content").str.to_uppercase())
+    said = frame.head(1).select("id", code=pl.lit("bad"), count=pl.lit(2, dtype=pl.Int64))
+    return Outcome(frame.with_columns(pl.col("messages").list.eval(loud)), edited=said)
+
+
 BROKEN: dict[str, tuple[Stage, str]] = {
     "a row is lost": (Stage(lambda f: Outcome(f.head(3))), "lost rows: 4 in, 3 kept, 0 rejected"),
     "a row is kept and rejected": (
@@ -110,6 +116,11 @@ BROKEN: dict[str, tuple[Stage, str]] = {
         Stage(lambda f: Outcome(f.with_columns(pl.col("weight").cast(pl.Float64)))),
         "weight: expected Float32, found Float64",
     ),
+    "texts are changed in silence": (Stage(shout), "changed column `messages` without declaring it"),
+    "another column is changed in silence": (
+        Stage(lambda f: Outcome(f.with_columns(weight=pl.lit(2.0, dtype=pl.Float32))), edits=True),
+        "changed column `weight` without declaring it",
+    ),
     "a promised column is missing": (Stage(Outcome, adds={"lang": pl.String()}), "lang: expected String"),
     "a code is not documented": (Stage(dropping("a", code="odd")), "code it does not document: 'odd'"),
     "a code is missing": (
@@ -130,12 +141,6 @@ def test_guard_tells_a_stage_that(case: str):
     with pytest.raises(StageError, match="tested") as caught:
         run_stage(stage, ROWS)
     assert message in str(caught.value)
-
-
-def shout(frame: pl.DataFrame) -> Outcome:
-    loud = pl.element().struct.with_fields(pl.element().struct.field("content").str.to_uppercase())
-    said = frame.head(1).select("id", code=pl.lit("bad"), count=pl.lit(2, dtype=pl.Int64))
-    return Outcome(frame.with_columns(pl.col("messages").list.eval(loud)), edited=said)
 
 
 def test_guard_renews_the_hash_of_edited_rows_and_completes_the_ledger_of_edits():
