@@ -61,18 +61,18 @@ _NO_ROWS = np.zeros(0, np.int64)
 
 @dataclass
 class _Shape:
-    """What the rows read so far have in common: how they begin, and which keys all of them have."""
+    """What the rows read so far have in common: the keys they may begin with, and those that all of them have."""
 
-    first: set[str] = field(default_factory=set)
+    known: set[str] = field(default_factory=set)
     required: set[str] | None = None
     pattern: re.Pattern[bytes] = _FIRST_KEY
 
     def learn(self, values: list[Json]) -> None:
         for keys in {tuple(value) for value in values if type(value) is dict and value}:
             self.required = set(keys) if self.required is None else self.required & set(keys)
-            if keys[0] not in self.first and len(self.first) < 32:
-                self.first.add(keys[0])
-                self.pattern = _beginning(self.first)
+            if not self.known.issuperset(keys) and len(self.known) < 100:
+                self.known.update(keys)
+                self.pattern = _beginning(self.known)
 
     def fits(self, value: Json) -> bool:
         return isinstance(value, dict) and (self.required or set()) <= set(value)
@@ -203,7 +203,8 @@ class _ListReader:
     # ---- breaks ---------------------------------------------------------------------------------------------------
 
     def _broken(self, start: int, end: int, code: str, detail: str) -> Broken:
-        text = shown(self.buffer[start:end].rstrip(b" \t\r\n,"))
+        raw = self.buffer[start:end]
+        text = shown(raw.rstrip(b" \t\r\n,") or raw.strip())
         line = self.line + self.buffer.count(b"\n", 0, start)
         return Broken(self.row, line, self.base + start, code, detail, text)
 
@@ -228,7 +229,7 @@ class _ListReader:
     def _next_row(self, start: int, *, wait: bool) -> int | None:
         """The first place behind `start` where a row like the others begins."""
         pattern = self.shape.pattern
-        if not self.shape.first and (own := _FIRST_KEY.match(self.buffer, start)):
+        if not self.shape.known and (own := _FIRST_KEY.match(self.buffer, start)):
             pattern = re.compile(rb'\{\s*"' + re.escape(own[1]) + rb'"\s*:')
         column = self._column(start)
         for attempt, match in enumerate(pattern.finditer(self.buffer, start + 1)):
