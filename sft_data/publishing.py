@@ -7,7 +7,7 @@ import os
 import platform
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ import polars as pl
 from sft_data.assemble import SPLITS
 from sft_data.errors import GateError, StageError
 from sft_data.fingerprint import digest, library_versions
-from sft_data.formats.ingest import REVISION
+from sft_data.formats.ingest import CODES, REVISION
 from sft_data.pack.shards import dataset_files
 from sft_data.pipeline import Gates, Pipeline
 from sft_data.plan import Step, plan_reading
@@ -80,6 +80,7 @@ def _manifest(step: Step, work: Work, above: Sequence[StepResult]) -> Manifest:
                 rows_kept=result.rows_kept,
                 rejected=dict(result.rejected_by),
                 edited=dict(result.edited_by),
+                codes=_meanings(CODES if stage is None else stage.codes, {**result.rejected_by, **result.edited_by}),
             )
         )
     used = {name for stage in stages.values() for name in stage.uses} | {"orjson", "numpy", "pyarrow"}
@@ -94,6 +95,11 @@ def _manifest(step: Step, work: Work, above: Sequence[StepResult]) -> Manifest:
         counts=counts,
         gates=_gates(pipeline.gates, counts, above),
     )
+
+
+def _meanings(documented: Mapping[str, str], used: Iterable[str]) -> dict[str, str]:
+    """What the codes that a step used mean: the version explains itself, whatever later releases call things."""
+    return {code: documented[code] for code in sorted(used) if code in documented}
 
 
 def _tokenizer(pipeline: Pipeline) -> TokenizerEntry | None:

@@ -91,8 +91,8 @@ def diff(a: VersionRef | Path, b: VersionRef | Path, examples: int = EXAMPLES) -
         .sort(["len", "reason", "reason_new"], descending=[True, False, False])
     )
     return Diff(
-        a=a.version if isinstance(a, VersionRef) else str(old),
-        b=b.version if isinstance(b, VersionRef) else str(new),
+        a=f"{before.name}@{old.name}",
+        b=f"{after.name}@{new.name}",
         same=before.fingerprint == after.fingerprint,
         added=_change(rows.filter(pl.col("kept").is_null() & pl.col("kept_new")), None, "split_new", examples),
         removed=_change(rows.filter(pl.col("kept") & pl.col("kept_new").is_null()), "split", None, examples),

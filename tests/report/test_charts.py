@@ -38,11 +38,18 @@ def test_bar_text_alternative_is_escaped():
     assert parsed(svg).get("aria-label") == '"><script>'
 
 
-def chart(kept, rejected=(), edges=None):
+def chart(kept, rejected=()):
+    edges = [float(10 * i) for i in range(len(kept))]
+    figures = {"median": 15, "p10": 1, "p90": 30}
     return Distribution(
-        name="n", title="Length", unit="characters", edges=edges or [float(10 * i) for i in range(len(kept))], kept=list(kept),
-        rejected=list(rejected), figures={"median": 15, "p10": 1, "p90": 30},
-    )  # fmt: skip
+        name="n",
+        title="Length",
+        unit="characters",
+        edges=edges,
+        kept=list(kept),
+        rejected=list(rejected),
+        figures=figures,
+    )
 
 
 def test_histogram_heights_follow_the_counts_and_stack():
