@@ -23,7 +23,9 @@ class RandomModel(_Settings):
     """
 
     architecture: str = Field(
-        "llama", pattern=r"^[A-Za-z0-9_-]+$", description="the model's type in transformers: llama, qwen3, gpt2, ..."
+        "llama",
+        pattern=r"^[A-Za-z0-9_-]+$",
+        description="the model's type in transformers, such as llama, qwen3 or gpt2",
     )
     hidden_size: int = Field(64, ge=8, description="width of the residual stream")
     layers: int = Field(2, ge=1, description="number of layers")
@@ -106,9 +108,9 @@ class TrainConfig(_Settings):
     @model_validator(mode="after")
     def _fits_together(self) -> TrainConfig:
         problems = []
-        if self.method == "full" and "lora" in self.model_fields_set:
+        if self.method == "full" and self.lora != LoraSettings():
             problems.append("lora: has no effect where method is full; set `method: lora`, or leave it out")
-        if self.max_steps is not None and "epochs" in self.model_fields_set:
+        if self.max_steps is not None and self.epochs != type(self).model_fields["epochs"].default:
             problems.append("max_steps: stands beside epochs; give one of the two")
         if self.method != "full" and self.new_tokens == "resize":
             problems.append("new_tokens: adapters leave new embeddings untrained; use `method: full` with resize")

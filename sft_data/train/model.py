@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import snapshot_download
 from tokenizers import Tokenizer
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils import logging
 
@@ -68,7 +69,8 @@ def build_model(
     """The model on the CPU, with room for every token and every position of the packs."""
     vocabulary = vocabulary_size(version, entry)
     if isinstance(config.model, RandomModel):
-        model = _random(config.model, vocabulary, entry, max(found.longest, entry.pack_length or 0), attention)
+        context = max(found.longest, entry.pack_length or 0)
+        model = random_model(config.model, vocabulary=vocabulary, context=context, entry=entry, attention=attention)
     else:
         model = load_model(config.model, attention, dtype)
         check_tokenizer(config.model, version)
@@ -85,13 +87,17 @@ def build_model(
     return model
 
 
-def _random(described: RandomModel, vocabulary: int, entry: TokenizerEntry, context: int, attention: str | None) -> Any:  # noqa: ANN401
+def random_model(
+    described: RandomModel, *, vocabulary: int, context: int, entry: TokenizerEntry, attention: str | None = None
+) -> Any:  # noqa: ANN401
+    """A model as described, with random weights."""
     known = sorted(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
     if described.architecture not in known:
         near = difflib.get_close_matches(described.architecture, known, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else "; examples: llama, mistral, qwen3, gemma2, gpt2"
         raise TrainError(f"model.architecture: transformers has no causal model {described.architecture!r}{hint}")
-    stops = entry.stop_token_ids
+    # Some compute the size of a head, others have a default for it that fits no small model.
+    computed = isinstance(getattr(CONFIG_MAPPING[described.architecture], "head_dim", None), property)
     settings = AutoConfig.for_model(
         described.architecture,
         vocab_size=vocabulary,
@@ -100,10 +106,10 @@ def _random(described: RandomModel, vocabulary: int, entry: TokenizerEntry, cont
         num_hidden_layers=described.layers,
         num_attention_heads=described.heads,
         num_key_value_heads=described.heads,
-        head_dim=described.hidden_size // described.heads,
+        **({} if computed else {"head_dim": described.hidden_size // described.heads}),
         max_position_embeddings=context,
         bos_token_id=None,
-        eos_token_id=stops[0] if stops else None,
+        eos_token_id=entry.stop_token_ids[0] if entry.stop_token_ids else None,
         pad_token_id=entry.pad_token_id,
         tie_word_embeddings=True,
     )
@@ -116,8 +122,9 @@ def _random(described: RandomModel, vocabulary: int, entry: TokenizerEntry, cont
 
 def load_model(name: str, attention: str | None = None, dtype: torch.dtype | None = None) -> Any:  # noqa: ANN401
     """A causal language model from a folder, a run's folder or the local cache; never from the network."""
-    place = model_folder(name)
     try:
+        # First a folder, then the model: with a name, transformers asks the network even where it shall not.
+        place = model_folder(name) if Path(name).is_dir() else snapshot_download(name, local_files_only=True)
         return AutoModelForCausalLM.from_pretrained(
             place, dtype=dtype, attn_implementation=attention, local_files_only=True, trust_remote_code=False
         )
@@ -191,6 +198,7 @@ def quiet() -> Iterator[None]:
         with warnings.catch_warnings():
             # What these libraries call deprecated in each other is nothing that a person can act on.
             warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft|accelerate)\b")
+            warnings.filterwarnings("ignore", message="fan_in_fan_out is set to", module=r"peft\b")  # peft corrects it
             yield
     finally:
         logging.set_verbosity(verbosity)
