@@ -77,11 +77,11 @@ def build_model(
     _fit_vocabulary(model, vocabulary, config.new_tokens)
     if found.largest_id >= model.get_input_embeddings().weight.shape[0]:
         raise TrainError(f"the packs hold token {found.largest_id}, which the version's tokenizer does not have")
-    context = getattr(model.config, "max_position_embeddings", None)
-    if context is not None and found.longest > context:
+    sees = getattr(model.config, "max_position_embeddings", None)
+    if sees is not None and found.longest > sees:
         raise TrainError(
-            f"the longest example has {found.longest} tokens but the model sees at most {context}; "
-            f"set `tokenize.max_length: {context}` in the pipeline, or train a model with a longer context"
+            f"the longest example has {found.longest} tokens but the model sees at most {sees}; "
+            f"set `tokenize.max_length: {sees}` in the pipeline, or train a model with a longer context"
         )
     model.config.use_cache = False  # a cache switches the detection of packed examples off
     return model

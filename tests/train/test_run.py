@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-torch = pytest.importorskip("torch", reason="needs the extra `train`")
+pytest.importorskip("torch", reason="needs the extra `train`")
 
 import numpy as np
+import torch
 from transformers import AutoModelForCausalLM
 
 from sft_data.errors import TrainError
@@ -181,7 +182,7 @@ def test_gradient_checkpointing_changes_no_loss(version: Path, tmp_path: Path):
 
 def test_training_on_conversations_one_by_one_needs_no_isolation(version: Path, tmp_path: Path):
     falcon = RandomModel(architecture="falcon", hidden_size=32)
-    with pytest.raises(TrainError, match="`falcon`.*`rows: conversations`"):
+    with pytest.raises(TrainError, match=r"`falcon`.*`rows: conversations`"):
         train(config(model=falcon), version, tmp_path / "packs")
     result = train(config(model=falcon, rows="conversations", batch_packs=3), version, tmp_path / "rows")
     assert (result.packs, result.finished) == (60, True)
