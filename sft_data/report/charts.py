@@ -16,6 +16,7 @@ from sft_data.report.model import Distribution
 __all__ = ["bar", "histogram", "number", "percent"]
 
 SLIVER = 0.6  # per cent: what is not nothing must be seen
+WIDEST = 12.5  # per cent: one bar alone is still a bar
 
 
 def number(value: float) -> str:
@@ -64,7 +65,7 @@ def histogram(chart: Distribution, height: int = 120) -> Markup:
     """Bars of the kept rows with those that left stacked on top, axis labels, and the median in words."""
     rejected = chart.rejected or [0] * len(chart.kept)
     tallest = max([a + b for a, b in zip(chart.kept, rejected, strict=True)], default=0) or 1
-    width = 100 / max(1, len(chart.kept))
+    width = min(WIDEST, 100 / max(1, len(chart.kept)))
     bars = [
         _column(chart, position, width, (kept, gone), (height, tallest))
         for position, (kept, gone) in enumerate(zip(chart.kept, rejected, strict=True))
