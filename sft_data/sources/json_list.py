@@ -220,7 +220,7 @@ class _ListReader:
         """Where to go on behind a broken element; None where the scan's own boundaries can be trusted."""
         if refused.code != "unreadable-row":
             return None  # the row is well-formed; something else is wrong with it
-        wait = not final and not self.state[ENDED] and len(self.buffer) - start <= self.source.limits.max_row_bytes
+        wait = not final and len(self.buffer) - start <= self.source.limits.max_row_bytes
         place = self._next_row(start, wait=wait)
         if place is None and wait:
             raise _MoreNeeded

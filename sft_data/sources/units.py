@@ -111,11 +111,9 @@ def _looks_like_lines(body: bytes) -> bool:
         return True
     if len(lines) == 1:
         return body.startswith(b"{") and not _WRAPPED.match(body)
-    whole = sum(_is_value(line) for line in lines)
-    if body.startswith(b"["):
-        return _is_value(lines[0]) and whole * 2 > len(lines)
-    closed = sum(line.startswith(b"{") and line.endswith(b"}") for line in lines)
-    return (whole + closed) > len(lines)
+    if body.startswith(b"[") and not _is_value(lines[0]):
+        return False
+    return _is_value(lines[0]) or sum(map(_is_value, lines)) * 4 >= len(lines)
 
 
 def _is_value(line: bytes) -> bool:

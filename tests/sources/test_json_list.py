@@ -198,6 +198,7 @@ json_values = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(json_values, max_size=12), st.integers(1, 40), st.booleans(), st.sampled_from([None, 1]))
 def test_any_list_reads_as_the_standard_library_reads_it(
     values: list[Any], size: int, ascii_only: bool, indent: int | None
@@ -223,7 +224,7 @@ alpaca_rows = st.lists(
 )
 
 
-@settings(max_examples=200)
+@settings(max_examples=300, deadline=None)
 @given(alpaca_rows, st.data(), st.sampled_from([None, 2]), st.integers(20, 400))
 def test_a_quote_put_anywhere_in_a_row_costs_that_row_alone(
     rows: list[dict[str, str]], data: st.DataObject, indent: int | None, size: int
