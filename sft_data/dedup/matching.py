@@ -22,6 +22,7 @@ __all__ = ["CRITERIA", "Found", "Rule", "Sets", "buckets", "components", "greedy
 
 I64 = npt.NDArray[np.int64]
 I32 = npt.NDArray[np.int32]
+Bools = npt.NDArray[np.bool_]
 Buckets = tuple[I32, int]
 
 CRITERIA = ("prompt-and-answer", "conversation", "prompt", "answer")
@@ -56,31 +57,36 @@ class Found:
     parts: npt.NDArray[np.float64]  # (rows, 3) similarity of each part
 
 
-def buckets(keys: npt.NDArray[np.uint32], takes_part: npt.NDArray[np.bool_]) -> Buckets:
+def buckets(keys: npt.NDArray[np.uint32], takes_part: Bools) -> Buckets:
     """For each row and band the number of its bucket, -1 where the row is alone in it; and how many buckets."""
     rows, bands = keys.shape
     out: I32 = np.full((rows, bands), -1, dtype=np.int32)
-    who = np.flatnonzero(takes_part).astype(np.uint64)
+    who = np.flatnonzero(takes_part)
+    table = np.empty(1 << max(3, int(2 * len(who)).bit_length()), dtype=np.int32)
     used = 0
     for band in range(bands):
-        packed = keys[:, band][takes_part].astype(np.uint64) << np.uint64(32) | who
-        packed.sort()
-        used = _number(packed, band, out, used)
+        used = _group(np.ascontiguousarray(keys[:, band]), who, table, band, out, used)
     return out, used
 
 
 @numba.njit(cache=True, nogil=True)
-def _number(packed, band, out, used):
-    at = 0
-    while at < len(packed):
-        end = at + 1
-        while end < len(packed) and packed[end] >> np.uint64(32) == packed[at] >> np.uint64(32):
-            end += 1
-        if end - at > 1:
-            for place in range(at, end):
-                out[np.int64(packed[place] & np.uint64(0xFFFFFFFF)), band] = used
+def _group(keys, who, table, band, out, used):
+    """Number the buckets of one band in the order of their second row: a hash table of the first row of each key."""
+    table[:] = -1
+    mask = np.int64(len(table) - 1)
+    for row in who:
+        key = keys[row]
+        slot = np.int64((np.uint64(key) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(32)) & mask
+        while table[slot] >= 0 and keys[table[slot]] != key:
+            slot = (slot + 1) & mask
+        first = table[slot]
+        if first < 0:
+            table[slot] = row
+            continue
+        if out[first, band] < 0:
+            out[first, band] = used
             used += 1
-        at = end
+        out[row, band] = out[first, band]
     return used
 
 
@@ -217,12 +223,12 @@ def _greedy(sets, found, used, order, rule, twin, score, parts):
                     head[bucket] = i
 
 
-def components(sets: Sets, shared: Buckets, part: int, threshold: float, parent: I64) -> None:
-    """Join in `parent` the rows that are near in one part (3: in the whole conversation).
+def components(sets: Sets, shared: Buckets, stands: Bools, part: int, threshold: float, parent: I64) -> None:
+    """Join in `parent` those rows of `stands` that are near in one part (3: in the whole conversation).
 
     `parent` is a forest over row numbers whose roots are the smallest row of each tree; it is changed in place.
     """
-    _join_near(sets, *shared, part, threshold, parent)
+    _join_near(sets, *shared, stands, part, threshold, parent)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -242,12 +248,14 @@ def _root(parent, row):
 
 
 @numba.njit(cache=True, nogil=True)
-def _join_near(sets, found, used, part, threshold, parent):
+def _join_near(sets, found, used, stands, part, threshold, parent):
     rows, bands = found.shape
     head = np.full(used, -1, dtype=np.int32)
     link = np.empty((rows, bands), dtype=np.int32)
     checked = np.full(rows, -1, dtype=np.int32)
     for i in range(rows):
+        if not stands[i]:
+            continue
         for band in range(bands):
             bucket = found[i, band]
             if bucket < 0:

@@ -23,6 +23,7 @@ __all__ = ["NearDedup"]
 Criterion = Literal["prompt-and-answer", "conversation", "prompt", "answer"]
 
 # Shingles of context and answer are told from the prompt's own in the signature of the whole conversation.
+_PLACE = {"conversation": 3, "prompt": 1}  # as `matching.components` counts the parts
 _TAGS = np.array([0x5BD1E995, 0, 0xA3B195B5], dtype=np.uint32)
 
 
@@ -95,15 +96,25 @@ class NearDedup(StageConfig):
             return Decision(none, pl.DataFrame({"cluster": ids}))
         order = ranking(sketches)
         relation = self.criterion if self.criterion in ("prompt", "answer") else "conversation"
-        found, used = matching.buckets(_matrix(sketches, relation), np.ones(len(ids), dtype=np.bool_))
-        sets = _gather(sketches, found)
+        everybody = np.ones(len(ids), dtype=np.bool_)
+        shared = matching.buckets(_matrix(sketches, relation), everybody)
+        sets = _gather(sketches, shared[0])
         rule = matching.Rule(
             matching.CRITERIA.index(self.criterion), self.threshold, self.same_numbers,
             self.short_answers == "same-prompt",
         )  # fmt: skip
-        removed = matching.greedy(sets, (found, used), order, rule)
-        del found
-        clusters = _clusters(sketches, sets.keys, removed.twin, self.threshold)
+        removed = matching.greedy(sets, shared, order, rule)
+        parent = np.arange(len(ids), dtype=np.int64)
+        kept = removed.twin < 0
+        for part in ("conversation", "prompt"):
+            stands = _join_equal(sets.keys if part == "conversation" else sets.keys[:, [1]], kept, parent)
+            if part != relation:
+                shared = matching.buckets(_matrix(sketches, part), stands)
+                sets = _gather(sketches, shared[0])
+            relation = part
+            matching.components(sets, shared, stands, _PLACE[part], self.threshold, parent)
+        roots = _roots(parent)
+        clusters = np.where(kept, roots, roots[np.where(kept, 0, removed.twin)])
         rejected = _rejections(self, ids, removed.twin, removed.score, removed.parts)
         return Decision(rejected, pl.DataFrame({"cluster": ids.gather(clusters)}))
 
@@ -152,28 +163,13 @@ def _gather(sketches: Sequence[pl.DataFrame], *found: npt.NDArray[np.int32]) -> 
     )
 
 
-def _clusters(
-    sketches: Sequence[pl.DataFrame], keys: npt.NDArray[np.uint64], twin: npt.NDArray[np.int64], threshold: float
-) -> npt.NDArray[np.int64]:
-    """For each row the first kept row of its cluster; a removed row is where its twin is.
-
-    Rows with the same part are joined by its key, and one row of them stands for all: the questions asked a
-    thousand times make no bucket of a thousand.
-    """
-    parent = np.arange(len(twin), dtype=np.int64)
-    kept = twin < 0
-    for relation, part in (("conversation", 3), ("prompt", 1)):
-        stands = _join_equal(keys if part == 3 else keys[:, [part]], kept, parent)
-        shared = matching.buckets(_matrix(sketches, relation), stands)
-        matching.components(_gather(sketches, shared[0]), shared, part, threshold, parent)
-    roots = _roots(parent)
-    return np.where(kept, roots, roots[np.where(kept, 0, twin)])
-
-
 def _join_equal(
     keys: npt.NDArray[np.uint64], kept: npt.NDArray[np.bool_], parent: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.bool_]:
-    """Join the kept rows with equal keys; true for the first row of each such group. Empty parts join nothing."""
+    """Join the kept rows with equal keys; true for the first row of each such group. Empty parts join nothing.
+
+    One row then stands for all: a question that was asked a thousand times makes no bucket of a thousand.
+    """
     takes_part = kept & (keys != 0).any(axis=1)
     who = np.flatnonzero(takes_part)
     names = [f"k{i}" for i in range(keys.shape[1])]

@@ -27,6 +27,8 @@ import polars as pl
 __all__ = ["ShingleSets", "shingle_sets", "unit_table"]
 
 U64 = npt.NDArray[np.uint64]
+Bytes = npt.NDArray[np.uint8]
+Bounds = npt.NDArray[np.int64]
 
 CHUNK_ROWS = 16_384  # rows whose bytes and shingles are in memory together
 
@@ -131,13 +133,13 @@ def _joined(parts: list[ShingleSets]) -> ShingleSets:
     )
 
 
-def _utf8(columns: list[pl.Series]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+def _utf8(columns: list[pl.Series]) -> tuple[Bytes, Bounds]:
     """The bytes of all texts in one buffer, and where each starts and ends: (texts, 2), row by row. Null is empty."""
     bounds = np.empty((len(columns[0]), len(columns), 2), dtype=np.int64)
-    pieces: list[npt.NDArray[np.uint8]] = []
+    pieces: list[Bytes] = []
     before = 0
     for place, column in enumerate(columns):
-        piece, ends = _bytes_of(composed(column.fill_null("")))
+        piece, ends = composed(column.fill_null(""))
         bounds[:, place, 0] = ends[:-1] + before
         bounds[:, place, 1] = ends[1:] + before
         pieces.append(piece)
@@ -145,14 +147,14 @@ def _utf8(columns: list[pl.Series]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[
     return np.concatenate(pieces), bounds.reshape(-1, 2)
 
 
-def composed(text: pl.Series) -> pl.Series:
-    """`text` in Unicode form NFC; only texts that hold a character NFC could change are rewritten."""
+def composed(text: pl.Series) -> tuple[Bytes, Bounds]:
+    """The UTF-8 bytes of all texts in form NFC, and their bounds; only texts that NFC could change are rewritten."""
     data, bounds = _bytes_of(text)
     at = np.flatnonzero(_composable(data, bounds, unit_table()))
-    return text if not len(at) else text.clone().scatter(at, text.gather(at).str.normalize("NFC"))
+    return _bytes_of(text.clone().scatter(at, text.gather(at).str.normalize("NFC"))) if len(at) else (data, bounds)
 
 
-def _bytes_of(text: pl.Series) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+def _bytes_of(text: pl.Series) -> tuple[Bytes, Bounds]:
     array = text.rechunk().to_arrow(compat_level=pl.CompatLevel.oldest())
     _, offsets, data = array.buffers()
     bounds = np.frombuffer(offsets, dtype=np.int64)[array.offset : array.offset + len(array) + 1]
@@ -277,6 +279,17 @@ def _shingle(data, bounds, table, n, values, counts, keys, numbers):  # noqa: PL
         number, in_number, listed = np.uint64(0), False, np.uint64(0)
         sign, after_number = np.uint64(0), False  # an operator that stands before a number belongs to it
         while i <= end:
+            if i < end and data[i] < 0x80 and not in_number:  # most bytes: an ASCII letter of a word
+                entry = table[data[i]]
+                if entry >> 21 == WORD:
+                    if first == end:
+                        first = i
+                    i += 1
+                    last = i
+                    word = (word ^ np.uint64(entry)) * _STEP
+                    in_word = True
+                    sign, after_number = np.uint64(0), False
+                    continue
             entry = np.uint32(SEPARATOR << 21)
             start = i
             if i == end:  # one separator behind the text ends the last unit and number
@@ -310,8 +323,7 @@ def _shingle(data, bounds, table, n, values, counts, keys, numbers):  # noqa: PL
                 else:
                     sign, after_number = np.uint64(0), False
             if kind == WORD or (kind == MARK and in_word):
-                word = (word ^ np.uint64(entry & 0x1FFFFF)) * _STEP
-                word ^= word >> _S33
+                word = (word ^ np.uint64(entry & 0x1FFFFF | WORD << 21)) * _STEP
                 in_word = True
                 continue
             for ended in range(2):  # the word that ends here, then the character that is a unit itself
