@@ -55,7 +55,7 @@ class Rendered:
     text: str
     turns: tuple[Turn, ...]
     proof: str  # the derivations that agree: "marks+slots", "marks+prefixes", "slots", "prefixes"
-    controls: int | None  # control strings that the template wrote; null where only the skeleton could tell
+    specials: int | None  # special tokens that the template wrote; null where no skeleton tells
 
 
 @dataclass(frozen=True)
@@ -65,15 +65,18 @@ class _Skeleton:
     literals: tuple[str, ...]
     slots: tuple[tuple[int, str], ...]  # message number, key of its text
     turns: tuple[tuple[int, int, int, int, int, bool], ...]  # message, first slot, start before it, slot, stop, lost
-    controls: int
+    specials: int
 
 
 class TurnFinder:
     """Finds the assistant turns of conversations rendered with one template."""
 
-    def __init__(self, template: ChatTemplate, controls: re.Pattern[str], eos: str | None) -> None:
+    def __init__(
+        self, template: ChatTemplate, controls: re.Pattern[str], special: re.Pattern[str], eos: str | None
+    ) -> None:
         self._template = template
         self._controls = controls
+        self._special = special
         self._skeletons: dict[tuple[Any, ...], _Skeleton | None] = {}
         self.stops, self.header = self._probe(eos)
 
@@ -82,12 +85,12 @@ class TurnFinder:
         text, marks = self._render_all(messages, tools)
         skeleton = self._skeleton_for(messages) if not tools else None
         turns = _fill(skeleton, messages, text) if skeleton else None
-        how, controls = ("slots", skeleton.controls) if turns is not None and skeleton else ("prefixes", None)
+        how, specials = ("slots", skeleton.specials) if turns is not None and skeleton else ("prefixes", None)
         if turns is None:
             turns = self.by_prefixes(messages, tools, text)
         if marks is None:
-            return Rendered(text, turns, how, controls)
-        return Rendered(text, _agree(turns, marks, text, self.stops), f"marks+{how}", controls)
+            return Rendered(text, turns, how, specials)
+        return Rendered(text, _agree(turns, marks, text, self.stops), f"marks+{how}", specials)
 
     def render(self, messages: Messages, tools: Sequence[Any] | None = None, *, prompt: bool = False) -> str:
         """The text without turn marks; raises Unproved."""
@@ -206,8 +209,8 @@ class TurnFinder:
         turns = [self._turn_in_skeleton(shape[number], number, text, prompts[number]) for number in prompts]
         if any(turn is None for turn in turns):
             return None
-        controls = sum(len(self._controls.findall(literal)) for literal in literals)
-        return _Skeleton(literals, tuple(names), tuple(turn for turn in turns if turn is not None), controls)
+        specials = sum(len(self._special.findall(literal)) for literal in literals)
+        return _Skeleton(literals, tuple(names), tuple(turn for turn in turns if turn is not None), specials)
 
     def _turn_in_skeleton(
         self, message: Mapping[str, Any], number: int, text: str, prompts: tuple[str, str]

@@ -60,7 +60,7 @@ def _encode_plain(tokenizer: LoadedTokenizer, sources: Sequence[Row]) -> list[En
     if not tokenizer.byte_level:
         return [_by_offsets(tokenizer, row, ids[bounds[n] : bounds[n + 1]]) for n, row in enumerate(sources)]
     starts, ends, exact = _by_bytes(tokenizer, rows, ids, bounds)
-    wrong = _foreign_controls(tokenizer, rows, ids, bounds)
+    wrong = _foreign_specials(tokenizer, rows, ids, bounds)
     edges = np.cumsum([0, *(len(row.turns) for row in rows)]).tolist()
     low, high, limits = starts.tolist(), ends.tolist(), bounds.tolist()
     found = []
@@ -132,15 +132,15 @@ def _byte_edges(row: Rendered) -> list[tuple[int, int]]:
     return edges
 
 
-def _foreign_controls(
+def _foreign_specials(
     tokenizer: LoadedTokenizer, rows: Sequence[Rendered], ids: NDArray[np.int32], bounds: Ints
 ) -> NDArray[np.bool_]:
-    """Rows that hold more or fewer control tokens than the template wrote."""
+    """Rows that hold more or fewer special tokens than the template wrote."""
     steers = np.zeros(tokenizer.vocab_size, dtype=np.int64)
-    steers[tokenizer.control_ids] = 1
+    steers[[tokenizer.added[text] for text in tokenizer.controls if text in tokenizer.special]] = 1
     counted = np.concatenate([np.zeros(1, np.int64), np.cumsum(steers[ids])])
     found = np.diff(counted[bounds])
-    written = np.array([-1 if row.controls is None else row.controls for row in rows])
+    written = np.array([-1 if row.specials is None else row.specials for row in rows])
     wrong: NDArray[np.bool_] = (written >= 0) & (found != written)
     return wrong
 

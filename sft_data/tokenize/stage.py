@@ -162,7 +162,7 @@ class _Loaded:
 def load(tokenizer: str, template: str | None = None) -> _Loaded:
     """The tokenizer and the finder of turns for its template; raises TokenizerError where they cannot be used."""
     loaded = load_tokenizer(tokenizer, template)
-    return _Loaded(loaded, TurnFinder(loaded.template, loaded.control_pattern, loaded.eos))
+    return _Loaded(loaded, TurnFinder(loaded.template, loaded.control_pattern, loaded.special_pattern, loaded.eos))
 
 
 def check_tokenizer(tokenizer: str, template: str | None = None) -> list[str]:
