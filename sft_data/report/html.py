@@ -69,9 +69,24 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": charts.number, "percent": charts.percent, "visible": visible, "seconds": seconds}
+    environment.filters |= {
+        "number": charts.number,
+        "percent": charts.percent,
+        "visible": visible,
+        "seconds": seconds,
+        "sentence": sentence,
+    }
     environment.globals |= {"bar": charts.bar, "histogram": charts.histogram}
     return environment
+
+
+def sentence(text: str) -> str:
+    """A meaning as a sentence; codes are documented in half ones.
+
+    >>> sentence("the row is too long")
+    'The row is too long.'
+    """
+    return text[:1].upper() + text[1:] + ("" if not text or text.endswith((".", "!", "?")) else ".")
 
 
 def seconds(value: float) -> str:

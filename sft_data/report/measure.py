@@ -24,7 +24,7 @@ from sft_data.report.model import (
     SourceFlow,
     SplitFigures,
 )
-from sft_data.store.layout import parquet_files, scan_table, splits_of
+from sft_data.store.layout import SPLITS, parquet_files, scan_table, splits_of
 from sft_data.store.manifest import Manifest
 from sft_data.store.read import load_manifest
 
@@ -94,7 +94,7 @@ def _splits(manifest: Manifest) -> list[SplitFigures]:
         SplitFigures(
             name=name, rows=split.rows, tokens=split.tokens, trained_tokens=split.trained_tokens, packs=split.packs
         )
-        for name, split in manifest.counts.splits.items()
+        for name, split in sorted(manifest.counts.splits.items(), key=lambda item: SPLITS.index(item[0]))
     ]
 
 

@@ -12,7 +12,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field
 
 from sft_data.errors import StoreError
-from sft_data.store.layout import CACHE, staging_prefix
+from sft_data.store.layout import CACHE, NAME, staging_prefix
 from sft_data.store.log import append, unwritable
 from sft_data.store.read import VersionRef, datasets, draft_folders, resolve
 from sft_data.store.refs import lock, read_refs, write_refs
@@ -112,7 +112,8 @@ def _abandoned(store: Path) -> Iterator[Path]:
     """What a killed process leaves: staged versions, cells in the making, drafts of small files."""
     if not store.is_dir():
         return
-    for folder in sorted(path for path in store.iterdir() if path.is_dir() and path.name != CACHE):
+    yield from sorted(store.glob(f"{staging_prefix}*"))
+    for folder in sorted(path for path in store.iterdir() if path.is_dir() and NAME.fullmatch(path.name)):
         yield from sorted(folder.glob(f"{staging_prefix}*"))
         yield from sorted(folder.glob(".refs.json.*"))
     yield from sorted((store / CACHE / "tmp").glob("*"))

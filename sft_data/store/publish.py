@@ -41,7 +41,7 @@ from sft_data.store.manifest import FileEntry, Manifest
 from sft_data.store.read import find_by_fingerprint, version_folders
 from sft_data.store.refs import lock, read_refs, write_refs
 
-__all__ = ["Published", "build_bytes", "file_entry", "manifest_bytes", "publish"]
+__all__ = ["Published", "build_bytes", "file_entry", "manifest_bytes", "publish", "seal"]
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def publish(
         staging.mkdir(parents=True)
         try:
             _stage(staging, manifest, files, texts, build_info)
-            return _into_place(store, manifest, staging, draft=draft)
+            return seal(store, manifest, staging, draft=draft)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
 
@@ -127,14 +127,15 @@ def _stage(
     written = manifest_bytes(manifest.model_copy(update={"files": entries}))
     (staging / MANIFEST).write_bytes(written)
     (staging / BUILD).write_bytes(build_bytes(build_info, written))
+
+
+def seal(store: Path, manifest: Manifest, staging: Path, *, draft: bool = False, what: str = "publish") -> Published:
+    """Flush a staged folder to the disk and rename it into its place; `what` is the word for it in the store's log."""
     for file in _all_files(staging):
         file.chmod(0o444)
         _flush(file)
     for folder in [staging, *(path for path in staging.rglob("*") if path.is_dir())]:
         _flush(folder)
-
-
-def _into_place(store: Path, manifest: Manifest, staging: Path, *, draft: bool) -> Published:
     name = manifest.name
     with lock(store, name):
         found = _found_locked(store, manifest, draft=draft)
@@ -148,7 +149,7 @@ def _into_place(store: Path, manifest: Manifest, staging: Path, *, draft: bool) 
         folder = _take_number(store, name, staging)
         number = numbered(folder)
         assert number is not None  # noqa: S101 - _take_number names it so
-        _announce(store, manifest, folder, number)
+        _announce(store, manifest, folder, number, what)
         return Published(name, number, folder, reused=False)
 
 
@@ -176,7 +177,7 @@ def _take_number(store: Path, name: str, staging: Path) -> Path:
         return folder
 
 
-def _announce(store: Path, manifest: Manifest, folder: Path, number: int) -> None:
+def _announce(store: Path, manifest: Manifest, folder: Path, number: int, what: str = "publish") -> None:
     """Write the publication into the log and move `latest`; both only once, whoever completes them."""
     name = manifest.name
     published = any(
@@ -185,7 +186,7 @@ def _announce(store: Path, manifest: Manifest, folder: Path, number: int) -> Non
     )
     if not published:
         proof = file_sha256(folder / MANIFEST)
-        append(store, "publish", name=name, number=number, fingerprint=manifest.fingerprint, manifest_sha256=proof)
+        append(store, what, name=name, number=number, fingerprint=manifest.fingerprint, manifest_sha256=proof)
     refs = read_refs(store, name)
     if number > refs.newest:
         write_refs(store, name, refs.model_copy(update={"latest": number, "newest": number}))
