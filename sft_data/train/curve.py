@@ -69,7 +69,7 @@ def _legend(held_out: bool) -> str:  # noqa: FBT001 - the flag is the value
     names = [("train", "each step"), ("smooth", "running mean"), *([("eval", "held out")] if held_out else [])]
     parts = []
     for i, (kind, name) in enumerate(reversed(names)):
-        x = WIDTH - RIGHT - 120 * (i + 1) + 14
+        x = WIDTH - RIGHT - 136 * (i + 1) + 50
         parts.append(
             f'<line class="{kind}" x1="{x}" x2="{x + 24}" y1="42" y2="42"/><text x="{x + 30}" y="46">{name}</text>'
         )

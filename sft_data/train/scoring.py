@@ -10,7 +10,7 @@ import torch
 from sft_data.errors import TrainError
 from sft_data.store.read import load_manifest
 from sft_data.train.heldout import HeldOutRows, row_losses
-from sft_data.train.model import check_tokenizer, load_model, quiet, tokenizer_of
+from sft_data.train.model import calm_threads, check_tokenizer, load_model, quiet, tokenizer_of
 from sft_data.train.packs import survey
 
 __all__ = ["score"]
@@ -31,7 +31,8 @@ def score(model: str, version: Path, split: str, limit: int | None = None) -> tu
             f"the version's tokenizer has token {found.largest_id} but {model} only {room} tokens: the model was not "
             "made for this data"
         )
-    losses = row_losses(loaded, held_out.rows, held_out.numbers)
+    with calm_threads(loaded):
+        losses = row_losses(loaded, held_out.rows, held_out.numbers)
     return losses.insert_column(0, pl.Series("source", held_out.sources)).insert_column(
         0, pl.Series("row", held_out.numbers)
     ), device

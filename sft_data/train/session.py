@@ -25,7 +25,7 @@ from sft_data.train.config import TrainConfig
 from sft_data.train.heldout import HeldOutRows, has_rows
 from sft_data.train.isolation import check_isolation
 from sft_data.train.loop import SftTrainer, Watch, held_out_of, steps_of
-from sft_data.train.model import add_adapters, build_model, quiet, tokenizer_of
+from sft_data.train.model import add_adapters, build_model, calm_threads, quiet, tokenizer_of
 from sft_data.train.packs import Rows, Survey, open_rows, survey
 from sft_data.train.result import TrainResult
 from sft_data.train.saving import save_model, write_record
@@ -76,7 +76,8 @@ def run_session(
         ready = _prepare(run)
         trainer, watch = _trainer(run, ready, stopping)
         run.say(_opening(run, ready))
-        trainer.train(resume_from_checkpoint=_last_checkpoint(out / "checkpoints"))
+        with calm_threads(ready.model):
+            trainer.train(resume_from_checkpoint=_last_checkpoint(out / "checkpoints"))
         result = _result(run, ready, trainer, finished=not watch.stopped)
         if run.args.process_index == 0:
             if result.finished:
