@@ -27,7 +27,7 @@ from sft_data.store.publish import Published, seal
 from sft_data.store.read import VersionRef, find_by_fingerprint, load_manifest
 from sft_data.store.verify import verify
 
-__all__ = ["CARD", "Exported", "export_archive", "export_folder", "import_version"]
+__all__ = ["CARD", "Exported", "export_archive", "export_folder", "export_version", "import_version"]
 
 CARD = "README.md"
 # The two files that the manifest does not list are small: more than this is not one of ours.
@@ -44,6 +44,15 @@ class Exported(BaseModel):
     files: int
     bytes: int
     sha256: str | None = Field(default=None, description="of the archive; None for a folder")
+
+
+def export_version(version: VersionRef, out: Path) -> Exported:
+    """As an archive where `out` is named like one (.tar.zst), as a folder elsewhere."""
+    if out.name.endswith(".tar.zst"):
+        return export_archive(version, out)
+    if out.suffix in (".tar", ".zst", ".gz", ".zip", ".tgz"):
+        raise StoreError(f"{out}: archives are written as .tar.zst; name it so, or name a folder")
+    return export_folder(version, out)
 
 
 def export_archive(version: VersionRef, out: Path) -> Exported:

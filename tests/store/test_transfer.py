@@ -10,7 +10,7 @@ from sft_data.errors import StoreError
 from sft_data.store import transfer
 from sft_data.store.log import read_log
 from sft_data.store.read import load_manifest, resolve, versions
-from sft_data.store.transfer import export_archive, export_folder, import_version
+from sft_data.store.transfer import export_archive, export_folder, export_version, import_version
 from sft_data.store.verify import verify
 from tests.store.test_publish import tree
 from tests.store.versions import published
@@ -68,6 +68,13 @@ def test_folder_opens_with_load_dataset(version, tmp_path):
     assert len(packs["train"]) == 2
     gone = datasets.load_dataset(str(tmp_path / "hub"), "rejections", split="train", cache_dir=cache)
     assert sorted(gone["code"]) == ["answer-too-short", "near-duplicate", "same-conversation", "unreadable-row"]
+
+
+def test_export_takes_its_form_from_the_name(version, tmp_path):
+    assert export_version(version, tmp_path / "a.tar.zst").sha256 is not None
+    assert export_version(version, tmp_path / "folder-v1.2").sha256 is None
+    with pytest.raises(StoreError, match=r"written as \.tar\.zst"):
+        export_version(version, tmp_path / "a.zip")
 
 
 def test_folder_is_not_written_over_another(version, tmp_path):
