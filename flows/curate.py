@@ -8,6 +8,7 @@ only cache, so results are neither hashed nor persisted by Prefect.
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,16 +16,32 @@ from typing import Any
 
 from prefect import flow, get_run_logger, runtime, task
 from prefect.cache_policies import NO_CACHE
+from prefect.logging import get_logger
 
 from sft_data.build import StepResult, Work, build, run_step
 from sft_data.engine import LocalEngine
+from sft_data.errors import SftDataError
 from sft_data.pipeline import load_pipeline
 from sft_data.plan import Step
 from sft_data.progress import line_of
 from sft_data.store.read import load_manifest
 from sft_data.train.config import load_train_config
+from sft_data.train.run import run_folder, train
 
 __all__ = ["curate", "run_step_task", "train_task"]
+
+
+class _Plain(logging.Filter):
+    """Errors that a user can mend say so in their message: their traceback is left out of the log."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.exc_info and isinstance(record.exc_info[1], SftDataError):
+            record.exc_info = None
+        return True
+
+
+for _name in ("flow_runs", "task_runs"):
+    get_logger(_name).addFilter(_Plain())
 
 
 @task(task_run_name="{step.name}", cache_policy=NO_CACHE, persist_result=False)
@@ -38,12 +55,9 @@ def run_step_task(step: Step, work: Work, above: Sequence[StepResult]) -> StepRe
 @task(task_run_name="train", cache_policy=NO_CACHE, persist_result=False)
 def train_task(config: str, version: str, runs: str) -> dict[str, Any]:
     """The training stage on a published version."""
-    from sft_data.train.run import run_folder, train
-
     settings = load_train_config(Path(config))
     folder = run_folder(settings, load_manifest(Path(version)), base=Path(runs))
-    say = get_run_logger().info
-    return train(settings, Path(version), folder, progress=say).model_dump(mode="json")
+    return train(settings, Path(version), folder, progress=get_run_logger().info).model_dump(mode="json")
 
 
 @flow(name="sft-data", persist_result=False)

@@ -58,6 +58,13 @@ def _print(model: BaseModel | dict[str, Any]) -> None:
     sys.stdout.write(orjson.dumps(data, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS).decode() + "\n")
 
 
+def _done(json: bool, data: dict[str, Any], told: str) -> None:
+    if json:
+        _print(data)
+    else:
+        _out().print(told, markup=False, highlight=False, soft_wrap=True)
+
+
 def _say(line: str) -> None:
     _err().print(line, markup=False, highlight=False, soft_wrap=True)
 
@@ -87,7 +94,7 @@ def init(
     elif out is None:
         sys.stdout.write(text)
     else:
-        _out().print(f"{out} is written. Next: sft-data check {out}", markup=False, highlight=False)
+        _done(False, {}, f"{out} is written. Next: sft-data check {out}")
 
 
 @app.command(epilog="Example: sft-data check pipelines/quickstart.yaml --rows 200")
@@ -151,8 +158,13 @@ def run(
 ) -> None:
     """Build as a Prefect flow, then train where the pipeline says so; no server has to be started."""
     from sft_data.build import BuildResult
+    from sft_data.pipeline import load_pipeline
     from sft_data.screens import print_build, print_training
+    from sft_data.train.config import load_train_config
 
+    settings = load_pipeline(pipeline, overrides or [])
+    if settings.train:
+        load_train_config(Path(settings.train))
     flow = _flow()
     told = flow(str(pipeline), str(store) if store else None, workers or os.cpu_count() or 1, overrides, str(runs))
     if json:
@@ -167,7 +179,7 @@ def _flow() -> Any:  # noqa: ANN401  # a Prefect flow, importable only with the 
     # Prefect reads its settings at import. What the user has set stays.
     for name, value in {
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "PREFECT_SERVER_LOGGING_LEVEL": "ERROR",
+        "PREFECT_SERVER_LOGGING_LEVEL": "CRITICAL",
         "PREFECT_CLI_PROMPT": "false",
     }.items():
         os.environ.setdefault(name, value)
@@ -225,10 +237,7 @@ def report(
     found = _find(store, version)
     path = out or Path(f"{found.version.replace('@', '-')}-report.html")
     path.write_text(render_html(load_report(found.folder), load_build(found.folder)), encoding="utf-8")
-    if json:
-        _print({"path": str(path)})
-    else:
-        _out().print(f"{path} is written: open it in a browser", markup=False, highlight=False, soft_wrap=True)
+    _done(json, {"path": str(path)}, f"{path} is written: open it in a browser")
 
 
 @app.command(epilog="Example: sft-data why quickstart alpaca:alpaca_en.json:17")
@@ -270,7 +279,7 @@ def preview(
     elif out is None:
         print_preview(_out(), found)
     else:
-        _out().print(f"{out} is written: open it in a browser", markup=False, highlight=False, soft_wrap=True)
+        _done(False, {}, f"{out} is written: open it in a browser")
 
 
 @app.command(epilog="Example: sft-data diff quickstart@v1 quickstart@v2")
@@ -329,6 +338,99 @@ def train(
         _print(told)
     else:
         print_training(_out(), told)
+
+
+@app.command(epilog="Example: sft-data evaluate runs/quickstart-.../model --data quickstart")
+def evaluate(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A model's folder, a run's folder or a cached hub model.")],
+    data: Annotated[str, typer.Option("--data", metavar="VERSION", help="The version to evaluate on.")],
+    split: Annotated[str, typer.Option("--split", help="train, validation or test.")] = "validation",
+    base: Annotated[str | None, typer.Option("--base", help="A second model to compare with.")] = None,
+    rows: Annotated[int | None, typer.Option("--rows", min=1, help="At most so many conversations.")] = None,
+    store: Store = None,
+    json: Json = False,
+) -> None:
+    """Losses of a model on held-out conversations, by source."""
+    from sft_data.evaluate.losses import evaluate as measure_losses
+    from sft_data.screens import print_evaluation
+
+    found = measure_losses(model, _find(store, data).folder, split, base=base, rows=rows, progress=_say)
+    if json:
+        _print(found)
+    else:
+        print_evaluation(_out(), found)
+
+
+@app.command(epilog="Example: sft-data tag quickstart@v3 released")
+def tag(
+    version: Version,
+    name: Annotated[str, typer.Argument(metavar="TAG", help="The tag; one that exists is moved.")],
+    store: Store = None,
+    json: Json = False,
+) -> None:
+    """Give a version a name that does not move by itself."""
+    from sft_data.store.manage import tag as put_tag
+
+    found = put_tag(store or Path("store"), version, name)
+    _done(json, {"version": found.version, "tag": name}, f"{found.version} is tagged {name}")
+
+
+@app.command(epilog="Example: sft-data rollback quickstart@v2")
+def rollback(version: Version, store: Store = None, json: Json = False) -> None:
+    """Make an older version the latest; deletes nothing."""
+    from sft_data.store.manage import rollback as make_latest
+
+    found = make_latest(store or Path("store"), version)
+    _done(json, {"version": found.version, "latest": True}, f"{found.version} is the latest now")
+
+
+@app.command(epilog="Example: sft-data gc --remove --cache-days 30")
+def gc(
+    remove: Annotated[bool, typer.Option("--remove", help="Remove what was found; without, nothing is touched.")] = False,
+    drafts_days: Annotated[float, typer.Option("--drafts-days", min=0, help="Drafts older than this.")] = 30.0,
+    cache_days: Annotated[
+        float | None, typer.Option("--cache-days", min=0, help="Step cache older than this; default: keep it.")
+    ] = None,
+    store: Store = None,
+    json: Json = False,
+) -> None:
+    """Find what nobody needs any more: cut-short work, old drafts, old step cache; never a version."""
+    from sft_data.screens import print_garbage
+    from sft_data.store.manage import gc as collect
+
+    found = collect(store or Path("store"), remove=remove, drafts_days=drafts_days, cache_days=cache_days)
+    if json:
+        _print(found)
+    else:
+        print_garbage(_out(), found)
+
+
+@app.command(epilog="Example: sft-data export quickstart@v3 --out quickstart-v3.tar.zst")
+def export(
+    version: Version,
+    out: Annotated[Path, typer.Option("--out", help="A file for an archive (.tar.zst), or a new folder.")],
+    store: Store = None,
+    json: Json = False,
+) -> None:
+    """Write a version as one archive, or as a folder with a dataset card that `load_dataset` opens."""
+    from sft_data.store.transfer import export_version
+
+    told = export_version(_find(store, version), out)
+    _done(json, told.model_dump(mode="json"), f"{told.version} is written to {told.path}: {told.files} files")
+
+
+@app.command("import", epilog="Example: sft-data import quickstart-v3.tar.zst --store ./store")
+def import_(
+    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="An archive or a folder that `export` wrote.")],
+    store: Store = None,
+    json: Json = False,
+) -> None:
+    """Publish an exported version in this store, after checking every byte of it."""
+    from sft_data.store.transfer import import_version
+
+    made = import_version(store or Path("store"), source)
+    told = {"version": made.version, "path": str(made.folder), "reused": made.reused}
+    _done(json, told, f"{made.version} {'was there already' if made.reused else 'is published'}: {made.folder}")
 
 
 @app.command(epilog="Example: sft-data schema > pipeline.schema.json")

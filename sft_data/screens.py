@@ -15,11 +15,13 @@ from rich.text import Text
 
 from sft_data.build import BuildResult
 from sft_data.catalogue import Page
+from sft_data.evaluate.losses import EvalResult
 from sft_data.report.charts import number
 from sft_data.report.model import Report
 from sft_data.report.terminal import print_closing
 from sft_data.report.visible import visible
 from sft_data.store.diff import Diff
+from sft_data.store.manage import Garbage
 from sft_data.store.read import VersionInfo
 from sft_data.store.verify import Verification
 from sft_data.store.why import Story
@@ -28,7 +30,9 @@ __all__ = [
     "load_report",
     "print_build",
     "print_diff",
+    "print_evaluation",
     "print_funnel",
+    "print_garbage",
     "print_page",
     "print_pages",
     "print_story",
@@ -151,6 +155,32 @@ def print_training(console: Console, told: Mapping[str, Any]) -> None:
     table.add_row("model", Text(str(told["model"])))
     table.add_row("loss curve", Text(str(Path(told["path"]) / "loss.svg")))
     console.print(table)
+
+
+def print_evaluation(console: Console, found: EvalResult) -> None:
+    """Losses of a model, by source, beside those of the model it is compared with."""
+    told = f"{found.split} of {found.dataset} {found.fingerprint[:12]}: {number(found.rows)} rows on {found.device}"
+    console.print(Text(visible(told), style="bold"), soft_wrap=True)
+    base = found.base
+    table = _table("source", ">rows", ">tokens", ">loss", *((">base loss",) if base else ()))
+    for name, loss in found.metrics.by_source.items():
+        compared = (f"{base.by_source[name].loss:.4f}",) if base else ()
+        table.add_row(Text(visible(name)), number(loss.rows), number(loss.tokens), f"{loss.loss:.4f}", *compared)
+    compared = (f"{base.loss:.4f}",) if base else ()
+    table.add_row(Text("all", style="bold"), number(found.rows), number(found.tokens), f"{found.metrics.loss:.4f}", *compared)
+    console.print(table)
+    if found.better_rows is not None:
+        console.print(Text(f"{found.better_rows:.1%} of the rows are predicted better than by the base"))
+
+
+def print_garbage(console: Console, found: Garbage) -> None:
+    """What `gc` found or removed."""
+    table = _table("what", ">number")
+    for name in ("abandoned", "drafts", "cells"):
+        table.add_row(name, number(len(getattr(found, name))))
+    console.print(table)
+    done = "removed" if found.removed else "nothing was touched; --remove removes it"
+    console.print(Text(f"{number(found.bytes)} bytes: {done}"))
 
 
 def print_pages(console: Console, pages: Sequence[Page]) -> None:

@@ -28,8 +28,9 @@ RIVER = [
     ["catalogue"],
     ["store", "report"],
     ["steps", "plan"],
-    ["assemble", "publishing", "build", "check", "starter", "progress", "screens"],
+    ["assemble", "publishing", "build", "check", "starter", "progress"],
     ["train", "evaluate", "export", "chat.preview"],
+    ["screens"],
     ["web"],
     ["cli"],
 ]
