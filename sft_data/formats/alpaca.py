@@ -41,7 +41,7 @@ def _plain(values: Sequence[dict[str, Json]], fields: Fields) -> Draft | None:
         return None
     instruction, given, output, system, history = names.pop()
     if not instruction or not output or system or history:
-        return None
+        return None  # row by row
     prompts, answers = list(map(itemgetter(instruction), values)), list(map(itemgetter(output), values))
     inputs = list(map(itemgetter(given), values)) if given else []
     if set(map(type, prompts)) | set(map(type, answers)) | set(map(type, inputs)) != {str}:
@@ -61,7 +61,7 @@ def _prompt(instruction: str, given: str) -> str:
 def _talk(value: dict[str, Json], fields: Fields) -> Talk | NoTalk:
     instruction, given, output, system, history = fields.names(tuple(value))
     try:
-        if not instruction and not given:
+        if not instruction and given != fields.given.get("input", "input"):  # Firefly has `input` and `target`
             raise NoTalk("missing-field", fields.missing("instruction", value))
         if not output:
             raise NoTalk("missing-field", fields.missing("output", value))

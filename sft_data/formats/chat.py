@@ -88,14 +88,25 @@ def _talk(value: dict[str, Json], fields: Fields) -> Talk | NoTalk:
     try:
         if not messages:
             raise NoTalk("missing-field", fields.missing("messages", value))
-        if not isinstance(value[messages], list):
-            raise NoTalk("wrong-type", f"`{messages}` is of type {kind_of(value[messages])}, not a list of turns")
+        said = _listed(value[messages], messages)
         opening = text_of(value, system)
         turns = [Turn("system", opening)] if opening and opening.strip() else []
-        turns += turns_of(value[messages])
-        return Talk(turns, tools_text(value[tools]) if tools else None, _rest(value[messages]))
+        turns += turns_of(said)
+        return Talk(turns, tools_text(value[tools]) if tools else None, _rest(said))
     except NoTalk as refused:
         return refused
+
+
+def _listed(given: Json, name: str) -> list[Json]:
+    """A list of turns, which tables hold as JSON text."""
+    if isinstance(given, str) and given.lstrip().startswith("["):
+        try:
+            given = json.loads(given)
+        except (ValueError, RecursionError) as error:
+            raise NoTalk("wrong-type", f"`{name}` is text but no JSON list: {error}") from None
+    if not isinstance(given, list):
+        raise NoTalk("wrong-type", f"`{name}` is of type {kind_of(given)}, not a list of turns")
+    return given
 
 
 def turns_of(messages: Sequence[Json]) -> list[Turn]:
@@ -110,7 +121,7 @@ def _rest(messages: Sequence[dict[str, Json]]) -> dict[str, Json] | None:
         for number, message in enumerate(messages, 1)
         if not _TURN_KEYS.issuperset(message)
     }
-    return rest or None
+    return {"turn_fields": rest} if rest else None
 
 
 def _turn(message: Json, where: str) -> Turn:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from sft_data.errors import SourceError
+from sft_data.formats.evaluation import looks_like_evaluation
 from sft_data.formats.fields import Fields
 from sft_data.formats.ingest import CONVERTERS
 from sft_data.sources.files import SourceFile
@@ -80,16 +81,28 @@ def _values(unit: Unit, source: Source) -> Iterator[Json]:
 
 
 def _share(name: str, objects: Sequence[dict[str, Json]], source: Source) -> float:
-    """The share of rows that a format converts; a chat format only where its own words are used."""
-    module = CONVERTERS[name]
-    fields = Fields(module.FIELDS, source.fields)
-    draft = module.convert(objects, fields)
-    good = len(objects) - len(draft.refused)
+    """The share of rows that use a format's words and that it converts."""
+    converter = CONVERTERS[name]
+    fields = Fields(converter.FIELDS, source.fields)
+    fitting = [value for value in objects if _uses_words_of(name, value, fields)]
+    if name == "evaluation" or not fitting:
+        return round(len(fitting) / len(objects), 4)
+    expand = getattr(converter, "expand", None)
+    rows = fitting if expand is None else [expand(value)[0] for value in fitting]
+    return round((len(rows) - len(converter.convert(rows, fields).refused)) / len(objects), 4)
+
+
+def _uses_words_of(name: str, value: dict[str, Json], fields: Fields) -> bool:
+    """Whether a row has the columns that tell a format from its neighbours."""
     if name in {"sharegpt", "messages"}:
-        good = min(good, sum(_dialect(value, fields) == name for value in objects))
+        return _dialect(value, fields) == name
     if name == "prompt-response":
-        good = min(good, sum("instruction" not in value for value in objects))
-    return round(good / len(objects), 4)
+        return "instruction" not in value or "instruction" in fields.given.values()
+    if name == "oasst-tree":
+        return isinstance(value.get("prompt"), dict) and "replies" in value["prompt"]
+    if name == "evaluation":
+        return looks_like_evaluation(value, fields)
+    return name != "table"  # any table could be one: only the pipeline can say so
 
 
 def _dialect(value: dict[str, Json], fields: Fields) -> str | None:
@@ -119,5 +132,6 @@ def _undecided(source: Source, confidence: float, candidates: dict[str, float], 
         f"source `{source.name}`: the format of {source.path!r} is not clear: {confidence:.1%} of the rows read as one "
         f"format, {CONFIDENT:.0%} are needed.\n  candidates: {shares}\n  {evidence[0]}\n"
         f"  Set `format` to one of {', '.join(CONVERTERS)}, and `fields` where the columns have other names, "
-        "such as fields: {instruction: question, output: reply}."
+        "such as fields: {instruction: question, output: reply}; for labelled columns use `format: table` with "
+        "`templates`."
     )

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from types import ModuleType
+from operator import itemgetter
+from typing import Protocol
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
-from sft_data.formats import alpaca, chat, pairs
+from sft_data.formats import alpaca, chat, evaluation, pairs, tables, threads
 from sft_data.formats.fields import Fields, kind_of
 from sft_data.formats.rules import in_order, put_rows_in_order
 from sft_data.formats.turns import Draft, NoTalk, frame_of, metadata
 from sft_data.schema import CONVERSATIONS, EDITS, REJECTIONS, content_hash, empty
-from sft_data.sources.rows import Json, Rows, shown
+from sft_data.sources.decode import dump
+from sft_data.sources.rows import SHOWN_BYTES, Broken, Json, Rows, shown
 from sft_data.sources.settings import Source
 from sft_data.sources.units import Unit, read_rows, units
 from sft_data.stage import Outcome
@@ -28,11 +29,28 @@ __all__ = ["CODES", "CONVERTERS", "REVISION", "Unit", "read_unit", "units"]
 
 REVISION = 1  # bump when the same file becomes other conversations: part of the fingerprint
 
-CONVERTERS: dict[str, ModuleType] = {
+
+class Converter(Protocol):
+    """A format: its fields under all their names, and how rows become a Draft."""
+
+    @property
+    def FIELDS(self) -> dict[str, tuple[str, ...]]: ...  # noqa: N802 - a constant of its module
+
+    def convert(self, values: Sequence[dict[str, Json]], fields: Fields) -> Draft: ...
+
+
+CONVERTERS: dict[str, Converter] = {
     "alpaca": alpaca,
     "sharegpt": chat,
     "messages": chat,
     "prompt-response": pairs,
+    "turn-list": threads.TURN_LIST,
+    "rounds": threads.ROUNDS,
+    "moss": threads.MOSS,
+    "transcript": threads.TRANSCRIPT,
+    "oasst-tree": threads.TREE,
+    "table": tables,
+    "evaluation": evaluation,
 }
 
 CODES: Mapping[str, str] = {
@@ -58,6 +76,9 @@ CODES: Mapping[str, str] = {
     "assistant-first": "An assistant or tool turn comes before any user turn (`rules.assistant_first`).",
     "system-inside": "A system turn stands behind the first turn (`rules.system_inside`).",
     "unanswered-turn": "Turns stand behind the last answer (`rules.after_last_answer`).",
+    "unknown-label": "A table's column holds a value that `labels` does not name.",
+    "evaluation-row": "The row belongs to an evaluation set: it is there to be kept out of training.",
+    "placeholder": "A text holds what looks like a forgotten {{name}} (a note, or `rules.placeholders: reject`).",
     "bad-tool-call": "A call of a tool is not JSON, or has no name.",
     "bad-tools": "The offered tools are not a JSON list.",
     "unsupported-content": "A turn holds a part that is no text, such as an image.",
@@ -70,15 +91,15 @@ CODES: Mapping[str, str] = {
 
 def read_unit(unit: Unit, source: Source, format_: str, shard_rows: int = 8192) -> Iterator[Outcome]:
     """All rows of a unit as outcomes of at most `shard_rows` rows. `format_` is known: see `detect`."""
-    module = CONVERTERS[format_]
-    reading = _Reading(unit, source, module, Fields(module.FIELDS, source.fields))
+    converter = CONVERTERS[format_]
+    reading = _Reading(unit, source, converter, Fields(converter.FIELDS, source.fields))
     held: list[_Part] = []
     for rows in read_rows(unit, source, batch=max(1, min(2048, shard_rows // 4))):
-        part = reading.part(rows)
-        if held and sum(other.height for other in held) + part.height > shard_rows:
-            yield _outcome(held)
-            held = []
-        held.append(part)
+        for part in _cut(reading.part(rows), shard_rows):
+            if held and sum(other.height for other in held) + part.height > shard_rows:
+                yield _outcome(held)
+                held = []
+            held.append(part)
     if held:
         yield _outcome(held)
 
@@ -101,87 +122,120 @@ def _outcome(parts: Sequence[_Part]) -> Outcome:
     return Outcome(kept.select(*CONVERSATIONS), rejected, edited)
 
 
+def _cut(part: _Part, shard_rows: int) -> Iterator[_Part]:
+    """A part as it is, or in pieces where a row that became many made it too large."""
+    if part.height <= shard_rows:
+        yield part
+        return
+    for start in range(0, part.kept.height, shard_rows):
+        kept = part.kept.slice(start, shard_rows)
+        yield _Part(kept, [], part.edited if start == 0 else [], kept.height)
+    for start in range(0, len(part.rejected), shard_rows):
+        rejected = part.rejected[start : start + shard_rows]
+        yield _Part(empty(CONVERSATIONS), rejected, [], len(rejected))
+
+
+@dataclass(frozen=True)
+class _Entries:
+    """The objects among the rows of a batch: entry i was made of row `origin[i]`; a tree makes several entries."""
+
+    values: list[dict[str, Json]]
+    origin: list[int]
+    ids: list[str]
+
+
 @dataclass(frozen=True)
 class _Reading:
     """One unit being read."""
 
     unit: Unit
     source: Source
-    module: ModuleType
+    converter: Converter
     fields: Fields
 
     def part(self, rows: Rows) -> _Part:
-        rejected = [self._rejection(b.row, "read", (b.code, b.detail), (b.line, b.byte), b.text) for b in rows.broken]
-        refused: dict[int, NoTalk] = {}
-        edited: list[dict[str, Json]] = []
-        kept = self._kept(rows, refused, edited) if rows.values else empty(CONVERSATIONS)
-        order = sorted(refused)
-        for index, place in zip(order, rows.places(order), strict=True):
-            raw = rows.raw(index)
-            no, number = refused[index], int(rows.number[index])
-            text = None if raw is None else shown(raw)
-            rejected.append(self._rejection(number, "normalize", (no.code, no.detail), place, text))
-        rejected.sort(key=lambda row: row["row"])
-        for row in rejected:
-            del row["row"]
-        return _Part(kept, rejected, edited, rows.height)
+        """What becomes of one batch."""
+        told = [((b.row, 0), self._broken(b)) for b in rows.broken]
+        entries, strangers = self._entries(rows)
+        kept, refused, edited = self._normalized(entries)
+        lost = [*strangers, *((entries.origin[i], entries.ids[i], no) for i, no in refused.items())]
+        places = rows.places([origin for origin, _, _ in lost])
+        for order, ((origin, identity, no), place) in enumerate(zip(lost, places, strict=True)):
+            raw = rows.raw(origin)
+            text = dump(rows.values[origin])[:SHOWN_BYTES] if raw is None else shown(raw)
+            rejection = self._rejection(identity, "normalize", (no.code, no.detail), place, text)
+            told.append(((int(rows.number[origin]), order), rejection))
+        told.sort(key=itemgetter(0))
+        return _Part(kept, [rejection for _, rejection in told], edited, kept.height + len(told))
 
-    def _kept(self, rows: Rows, refused: dict[int, NoTalk], edited: list[dict[str, Json]]) -> pl.DataFrame:
-        """The conversations of a batch; fills in what was refused and what was edited."""
-        index, values = self._objects(rows.values, refused)
-        if not values:
-            return empty(CONVERSATIONS)
-        draft = self.module.convert(values, self.fields)
+    def _entries(self, rows: Rows) -> tuple[_Entries, list[tuple[int, str, NoTalk]]]:
+        """Objects, one entry each or as many as the format makes of one; and the rows that are no objects."""
+        identity = [self._id(number) for number in rows.number.tolist()]
+        expand = getattr(self.converter, "expand", None)
+        if expand is None and set(map(type, rows.values)) <= {dict}:
+            return _Entries(rows.values, list(range(len(identity))), identity), []
+        found = _Entries([], [], [])
+        strangers = []
+        for i, value in enumerate(rows.values):
+            if type(value) is not dict:
+                no = NoTalk("not-an-object", f"the row is of type {kind_of(value)}, not an object")
+                strangers.append((i, identity[i], no))
+                continue
+            made = [value] if expand is None else expand(value)
+            found.values.extend(made)
+            found.origin.extend([i] * len(made))
+            found.ids.extend([identity[i]] if len(made) == 1 else [f"{identity[i]}.{k}" for k in range(len(made))])
+        return found, strangers
+
+    def _normalized(self, entries: _Entries) -> tuple[pl.DataFrame, dict[int, NoTalk], list[dict[str, Json]]]:
+        """The conversations, which entries were refused and why, and the edits that the rules made."""
+        if not entries.values:
+            return empty(CONVERSATIONS), {}, []
+        draft = self._draft(entries)
         good = in_order(draft, self.source.rules)
-        refused |= {index[i]: no for i, no in draft.refused.items()}
+        refused = dict(draft.refused)
         frames = [frame_of(draft).with_columns(at=pl.int_range(pl.len())).filter(pl.Series(good))]
-        odd = [i for i in np.flatnonzero(~good).tolist() if i not in draft.refused]
+        edited: list[dict[str, Json]] = []
+        odd = [i for i in np.flatnonzero(~good).tolist() if i not in refused]
         if odd:
             frame, broke, edits = put_rows_in_order(draft, odd, self.source.rules)
             frames.append(frame)
-            refused |= {index[i]: no for i, no in broke.items()}
-            edited += [self._edit(int(rows.number[index[i]]), code, count) for i, code, count in edits]
+            refused |= broke
+            edited = [self._edit(entries.ids[i], code, count) for i, code, count in edits]
         told = pl.concat(frames).sort("at") if odd else frames[0]
-        return self._complete(told, values, draft, rows.number[index])
+        return self._complete(told, entries, draft), refused, edited
 
-    def _objects(self, values: list[Json], refused: dict[int, NoTalk]) -> tuple[list[int], list[dict[str, Json]]]:
-        if set(map(type, values)) == {dict}:
-            return list(range(len(values))), values
-        for i, value in enumerate(values):
-            if type(value) is not dict:
-                refused[i] = NoTalk("not-an-object", f"the row is of type {kind_of(value)}, not an object")
-        index = [i for i, value in enumerate(values) if type(value) is dict]
-        return index, [values[i] for i in index]
+    def _draft(self, entries: _Entries) -> Draft:
+        if self.source.format == "table":
+            return tables.convert_rows(entries.values, entries.ids, self.source)
+        return self.converter.convert(entries.values, self.fields)
 
-    def _edit(self, row: int, code: str, count: int) -> dict[str, Json]:
-        return {"id": self._id(row), "source": self.source.name, "stage": "normalize", "code": code, "count": count}
-
-    def _complete(
-        self,
-        told: pl.DataFrame,
-        values: list[dict[str, Json]],
-        draft: Draft,
-        numbers: NDArray[np.int64],
-    ) -> pl.DataFrame:
-        used = frozenset[str]().union(*(self.fields.used(shape) for shape in set(map(tuple, values))))
-        more = metadata(values, used, draft.rest)
-        prefix = self._id("")
-        number = pl.Series(numbers).cast(pl.String)
-        more = more.with_columns(
-            id=pl.lit(prefix) + number, source=pl.lit(self.source.name), content_hash=pl.lit(None, dtype=pl.String)
+    def _complete(self, told: pl.DataFrame, entries: _Entries, draft: Draft) -> pl.DataFrame:
+        """`told` (messages, tools and the entry's place `at`) with all other columns."""
+        used = frozenset[str]().union(*(self.fields.used(shape) for shape in set(map(tuple, entries.values))))
+        used |= tables.columns_of(self.source)
+        more = metadata(entries.values, used, draft.rest).with_columns(
+            id=pl.Series(entries.ids, dtype=pl.String),
+            source=pl.lit(self.source.name),
+            content_hash=pl.lit(None, dtype=pl.String),
         )
-        at = told["at"]
-        return pl.concat([told.drop("at"), more[at]], how="horizontal").select(*CONVERSATIONS)
+        return pl.concat([told.drop("at"), more[told["at"]]], how="horizontal").select(*CONVERSATIONS)
 
-    def _id(self, number: int | str) -> str:
+    def _id(self, number: int) -> str:
         return f"{self.source.name}:{self.unit.name}:{number}"
 
+    def _edit(self, identity: str, code: str, count: int) -> dict[str, Json]:
+        return {"id": identity, "source": self.source.name, "stage": "normalize", "code": code, "count": count}
+
+    def _broken(self, broken: Broken) -> dict[str, Json]:
+        why, place = (broken.code, broken.detail), (broken.line, broken.byte)
+        return self._rejection(self._id(broken.row), "read", why, place, broken.text)
+
     def _rejection(
-        self, row: int, stage: str, why: tuple[str, str], place: tuple[int | None, int | None], text: str | None
+        self, identity: str, stage: str, why: tuple[str, str], place: tuple[int | None, int | None], text: str | None
     ) -> dict[str, Json]:
         return {
-            "row": row,
-            "id": self._id(row),
+            "id": identity,
             "source": self.source.name,
             "stage": stage,
             "code": why[0],

@@ -1,4 +1,8 @@
-"""Prompt and response: two texts, or two lists of messages that follow each other."""
+"""Prompt and response: two texts, or two lists of messages that follow each other.
+
+A context stands behind the question, after a line feed, as Alpaca's input does. Of a list of answers the first one
+is taken; the list goes into `extra`.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +20,8 @@ __all__ = ["FIELDS", "convert"]
 
 FIELDS: dict[str, tuple[str, ...]] = {
     "prompt": ("prompt", "question", "query"),
-    "response": ("response", "completion", "answer", "output", "target"),
+    "response": ("response", "completion", "answer", "output", "target", "chosen", "answers"),
+    "context": ("context", "passage"),
     "system": ("system", "system_prompt"),
 }
 
@@ -31,8 +36,8 @@ def _plain(values: Sequence[dict[str, Json]], fields: Fields) -> Draft | None:
     names = {fields.names(shape) for shape in set(map(tuple, values))}
     if len(names) != 1:
         return None
-    prompt, response, system = names.pop()
-    if not prompt or not response or system:
+    prompt, response, context, system = names.pop()
+    if not prompt or not response or context or system:
         return None
     prompts, answers = list(map(itemgetter(prompt), values)), list(map(itemgetter(response), values))
     if set(map(type, prompts)) | set(map(type, answers)) != {str}:
@@ -42,16 +47,31 @@ def _plain(values: Sequence[dict[str, Json]], fields: Fields) -> Draft | None:
 
 
 def _talk(value: dict[str, Json], fields: Fields) -> Talk | NoTalk:
-    prompt, response, system = fields.names(tuple(value))
+    prompt, response, context, system = fields.names(tuple(value))
     try:
         for field, name in (("prompt", prompt), ("response", response)):
             if name is None:
                 raise NoTalk("missing-field", fields.missing(field, value))
         opening = text_of(value, system)
         turns = [Turn("system", opening)] if opening and opening.strip() else []
-        return Talk(turns + _turns(value, prompt, "user") + _turns(value, response, "assistant"))
+        asked = _turns(value, prompt, "user")
+        if (passage := text_of(value, context)) and passage.strip():
+            asked[-1] = asked[-1]._replace(content=f"{asked[-1].content}\n{passage}")
+        answers, rest = _answers(value, response)
+        return Talk(turns + asked + answers, rest=rest)
     except NoTalk as refused:
         return refused
+
+
+def _answers(value: dict[str, Json], name: str | None) -> tuple[list[Turn], dict[str, Json] | None]:
+    """The answer; and all of them where there is a list, also as {"text": [...]} as in SQuAD."""
+    given = value[name] if name is not None else None
+    listed = given.get("text") if isinstance(given, dict) else given
+    if isinstance(listed, list) and listed and all(isinstance(text, str) for text in listed):
+        return [Turn("assistant", listed[0])], {"answers": given}
+    if isinstance(listed, list) and not listed:
+        raise NoTalk("no-answer", f"`{name}` is an empty list")
+    return _turns(value, name, "assistant"), None
 
 
 def _turns(value: dict[str, Json], name: str | None, role: str) -> list[Turn]:

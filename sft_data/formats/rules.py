@@ -6,6 +6,7 @@ in a row, every turn that needs text has some, and an answer comes last.
 
 from __future__ import annotations
 
+import re
 from itertools import pairwise
 
 import numpy as np
@@ -20,6 +21,8 @@ __all__ = ["in_order", "put_in_order", "put_rows_in_order"]
 
 SYSTEM, USER, ASSISTANT, TOOL = range(4)
 _CODE = {role: number for number, role in enumerate(ROLES)}
+# {{name}}, {{ user_name }}: what a generator was to fill in. Code holds such marks on purpose: a note, by default.
+_PLACEHOLDER = re.compile(r"\{\{\s*[A-Za-z_][\w .-]{0,40}\}\}")
 _THINK = ("<think>", "</think>")
 
 
@@ -41,6 +44,8 @@ def in_order(draft: Draft, rules: Rules) -> NDArray[np.bool_]:
     odd |= last & (role != ASSISTANT)
     content = pl.Series(draft.contents, dtype=pl.String)
     odd |= _empty(draft, content, role) & ~(last & (role == ASSISTANT))
+    if rules.placeholders != "keep":
+        odd |= content.str.contains("{{", literal=True).to_numpy()
     if rules.thinking == "split":
         odd |= (role == ASSISTANT) & content.str.contains("<think>", literal=True).to_numpy()
         odd |= (role == ASSISTANT) & content.str.contains("</think>", literal=True).to_numpy()
@@ -86,6 +91,7 @@ def put_in_order(talk: Talk, rules: Rules) -> tuple[Talk, dict[str, int]]:
     turns = _merge(turns, rules, edits)
     turns = _ending(turns, rules, edits)
     _check_empty(turns, rules)
+    _note_placeholders(turns, rules, edits)
     return talk._replace(turns=turns), edits
 
 
@@ -181,3 +187,12 @@ def _check_empty(turns: list[Turn], rules: Rules) -> None:
         last_answer = number == len(turns) and turn.role == "assistant"
         if turn.role != "tool" and not turn.content.strip() and turn.tool_calls is None and not last_answer:
             raise NoTalk("empty-turn", f"turn {number} of {len(turns)}, of {turn.role}, has no text")
+
+
+def _note_placeholders(turns: list[Turn], rules: Rules, edits: dict[str, int]) -> None:
+    if rules.placeholders == "keep":
+        return
+    found = [mark for turn in turns for mark in _PLACEHOLDER.findall(turn.content)]
+    if found and rules.placeholders == "reject":
+        raise NoTalk("placeholder", f"{len(found)} of the kind {found[0]}")
+    _count(edits, "placeholder", len(found))

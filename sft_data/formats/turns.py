@@ -39,7 +39,7 @@ class Turn(NamedTuple):
 
 
 class Talk(NamedTuple):
-    """The turns of one row, the tools it offers, and what else its turns held, by turn number from 1."""
+    """The turns of one row, the tools it offers, and what else they held (for `extra`)."""
 
     turns: list[Turn]
     tools: str | None = None
@@ -64,7 +64,7 @@ class Draft:
     more: Mapping[str, Sequence[str | float | None]] = field(default_factory=dict)
     tools: Sequence[str | None] | None = None
     refused: Mapping[int, NoTalk] = field(default_factory=dict)  # rows that are no conversation; they have no turns
-    rest: Mapping[int, dict[str, Json]] = field(default_factory=dict)  # fields of turns that the schema cannot hold
+    rest: Mapping[int, dict[str, Json]] = field(default_factory=dict)  # what the schema has no place for: for `extra`
 
     def talk(self, row: int, begin: int) -> Talk:
         """One row taken out again; its turns begin at `begin`."""
@@ -110,11 +110,13 @@ def frame_of(draft: Draft) -> pl.DataFrame:
     return pl.DataFrame([messages.cast(CONVERSATIONS["messages"]), tools])
 
 
-def metadata(values: Sequence[dict[str, Json]], used: frozenset[str], rest: Mapping[int, Json]) -> pl.DataFrame:
+def metadata(
+    values: Sequence[dict[str, Json]], used: frozenset[str], rest: Mapping[int, dict[str, Json]]
+) -> pl.DataFrame:
     """Columns `weight`, `category` ... `license` and `extra` of rows whose keys `used` hold the conversation.
 
     A key that is neither used nor one of ours goes into `extra` as JSON text, with its value as it was; so does
-    `rest`, what the turns of row i held beside the schema's fields, under `turn_fields`.
+    `rest`, what row i held inside of used keys that the schema has no place for.
     """
     keys = frozenset(chain.from_iterable(values))
     others = bool(keys - used) or bool(rest)
@@ -125,11 +127,17 @@ def metadata(values: Sequence[dict[str, Json]], used: frozenset[str], rest: Mapp
         for name, given in _own_metadata(extra):
             columns[name][i] = given
         if i in rest:
-            extra["turn_fields"] = rest[i]
+            extra |= {_free(key, extra): found for key, found in rest[i].items()}
         if extra:
             columns["extra"][i] = dump(extra)
     order = ("weight", *METADATA, "extra")
     return pl.DataFrame({name: pl.Series(columns[name], dtype=CONVERSATIONS[name]) for name in order})
+
+
+def _free(key: str, extra: dict[str, Json]) -> str:
+    while key in extra:
+        key += "_"
+    return key
 
 
 def _own_metadata(extra: dict[str, Json]) -> Iterable[tuple[str, str | float]]:

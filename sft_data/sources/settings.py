@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-__all__ = ["Container", "Format", "Limits", "Rules", "Source"]
+__all__ = ["PLACEHOLDER", "Container", "Format", "Limits", "Rules", "Source", "Template"]
 
-Format = Literal["auto", "alpaca", "sharegpt", "messages", "prompt-response"]
-Container = Literal["auto", "json", "jsonl"]
+Format = Literal[
+    "auto",
+    "alpaca",
+    "sharegpt",
+    "messages",
+    "prompt-response",
+    "turn-list",
+    "rounds",
+    "moss",
+    "transcript",
+    "oasst-tree",
+    "table",
+    "evaluation",
+]
+Container = Literal["auto", "json", "jsonl", "csv", "tsv", "yaml", "parquet", "arrow"]
 Encoding = Literal["auto", "utf-8", "utf-16", "utf-32", "gb18030", "big5", "shift_jis", "euc_kr", "latin-1", "cp1252"]
 
 
@@ -51,9 +66,26 @@ class Rules(BaseModel):
         description="a user turn, or an answer that is not the last, without text: reject the row or keep it "
         "(an empty last answer always stays: the stage `answer-length` decides on it)",
     )
+    placeholders: Literal["report", "reject", "keep"] = Field(
+        "report", description="what looks like a forgotten {{name}}: note it in the ledger of edits, reject, or keep"
+    )
     thinking: Literal["split", "keep"] = Field(
         "split", description="a leading <think>...</think> of an answer: keep it apart as reasoning, or in the text"
     )
+
+
+# {column} in a template; {{ and }} are braces.
+PLACEHOLDER = re.compile(r"\{\{|\}\}|\{([^{}\n]{1,200})\}")
+
+
+class Template(BaseModel):
+    """How a row of a table becomes a conversation. {column} stands for the row's value, {{ and }} for braces."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    prompt: str = Field(min_length=1, description="what the user says, such as: Is this review good or bad? {text}")
+    response: str = Field(min_length=1, description="what the assistant answers, such as: {label}")
+    system: str | None = Field(None, description="a system turn before both; none where it is left out")
 
 
 class Source(BaseModel):
@@ -73,14 +105,30 @@ class Source(BaseModel):
     nan: Literal["reject", "null"] = Field(
         "reject", description="NaN and Infinity, which are no JSON: reject the row or read them as null"
     )
+    templates: tuple[Template, ...] = Field(
+        (), description="format table: how columns become prompt and response; a row's id picks one of several"
+    )
+    labels: dict[str, dict[str, str]] = Field(
+        default_factory=dict, description="format table: what a column's values mean, such as {label: {'0': bad}}"
+    )
+    seed: int = Field(0, description="format table: another seed gives rows other templates")
     limits: Limits = Field(default_factory=Limits, description="row size, nesting and growth that are accepted")
     rules: Rules = Field(default_factory=Rules, description="how the order of turns is normalised")
 
     @field_validator("fields")
     @classmethod
     def _one_column_one_field(cls, fields: dict[str, str]) -> dict[str, str]:
-        columns = list(fields.values())
-        twice = sorted({column for column in columns if columns.count(column) > 1})
+        twice = sorted(column for column, count in Counter(fields.values()).items() if count > 1)
         if twice:
             raise ValueError(f"column {twice[0]!r} is given to more than one field")
         return fields
+
+    @model_validator(mode="after")
+    def _templates_and_table(self) -> Source:
+        if self.format == "table" and not self.templates:
+            raise ValueError(
+                "format table needs `templates`, such as [{prompt: 'Summarise: {text}', response: '{summary}'}]"
+            )
+        if self.format != "table" and (self.templates or self.labels or self.seed):
+            raise ValueError("`templates`, `labels` and `seed` have a meaning for `format: table` only")
+        return self
