@@ -59,13 +59,17 @@ def library_versions(names: Iterable[str]) -> dict[str, str]:
     return {name: metadata.version(name) for name in sorted({*EVERYWHERE, *names})}
 
 
+def _content(value: str | None) -> dict[str, str] | str | None:
+    """What a setting that names a file stands for: the hash of what is there; the name itself where nothing is."""
+    return {"sha256": path_sha256(Path(value))} if value is not None and Path(value).exists() else value
+
+
 def stage_identity(stage: StageConfig) -> dict[str, Any]:
     """What decides a stage's outcome, besides its input."""
     settings = stage.model_dump(mode="json")
     for name in stage.files:
         value = settings.get(name)
-        if value is not None and Path(value).exists():
-            settings[name] = {"sha256": path_sha256(Path(value))}
+        settings[name] = [_content(each) for each in value] if isinstance(value, list) else _content(value)
     return {
         "kind": stage.kind,
         "revision": stage.revision,

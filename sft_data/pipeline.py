@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from sft_data.annotate.language import DetectLanguage
 from sft_data.clean.repair import RepairText
 from sft_data.config_file import explain, hint, read_settings
+from sft_data.decontaminate import Decontaminate
 from sft_data.dedup.exact import ExactDedup
 from sft_data.dedup.near import NearDedup
 from sft_data.errors import ConfigError, SftDataError
@@ -33,7 +34,7 @@ from sft_data.tokenize.stage import Tokenize, check_tokenizer
 __all__ = ["STAGES", "AnyStage", "Gates", "Pipeline", "load_pipeline", "parse_pipeline", "pipeline_schema"]
 
 AnyStage = Annotated[
-    RepairText | ExactDedup | NearDedup | DetectLanguage | LanguageFilter | AnswerLength | Refusal,
+    RepairText | ExactDedup | NearDedup | DetectLanguage | LanguageFilter | AnswerLength | Refusal | Decontaminate,
     Field(discriminator="kind"),
 ]
 
@@ -61,7 +62,9 @@ class Pipeline(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", description="the dataset's name; versions are NAME@v1, NAME@v2, ...")
+    name: str = Field(
+        pattern=r"^[a-z0-9][a-z0-9_-]*$", description="the dataset's name; versions are NAME@v1, NAME@v2, ..."
+    )
     seed: int = Field(0, ge=0, description="every random choice draws from this number and the row's id")
     store: str | None = Field(None, description="folder of the store; ./store where neither this nor --store says")
     sources: tuple[Source, ...] = Field(min_length=1, description="what is read, in this order")

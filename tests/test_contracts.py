@@ -1,5 +1,6 @@
 """What holds for every stage of a pipeline. Shape, not sense: each stage has its own tests of behaviour beside this."""
 
+from pathlib import Path
 from typing import Any, get_args
 
 import polars as pl
@@ -12,7 +13,10 @@ from sft_data.stage import DatasetStage, Outcome, StageConfig, apply_decision, r
 from tests.frames import chat, conversations, talk, turn
 
 # Settings that a stage cannot do without.
-SETTINGS: dict[str, dict[str, Any]] = {"language": {"keep": ["en", "zh"]}}
+SETTINGS: dict[str, dict[str, Any]] = {
+    "language": {"keep": ["en", "zh"]},
+    "decontaminate": {"against": [str(Path(__file__).with_name("evaluation.jsonl"))]},
+}
 
 LONG = "The old lighthouse keeper climbs the spiral stairs every evening, trims the wick, and writes the weather down."
 CALL = turn("assistant", "", tool_calls='[{"name": "clock", "arguments": {}}]')

@@ -1,7 +1,7 @@
 from pathlib import Path
 
-from sft_data.fingerprint import digest, path_sha256, stage_identity
 from sft_data.filters.answer_length import AnswerLength
+from sft_data.fingerprint import digest, path_sha256, stage_identity
 
 
 def test_digest_of_other_values_differs():
@@ -34,3 +34,17 @@ def test_stage_identity_holds_a_files_content_and_not_its_path(tmp_path: Path):
     identity = {name: stage_identity(Listed(words=str(tmp_path / name))) for name in "abc"}
     assert identity["a"] == identity["b"]
     assert identity["a"] != identity["c"]
+
+
+def test_stage_identity_holds_the_content_of_every_file_of_a_list(tmp_path: Path):
+    class Listed(AnswerLength):
+        files = ("lists",)
+        lists: tuple[str, ...]
+
+    for name, text in (("a", "same"), ("b", "same"), ("c", "other")):
+        (tmp_path / name).write_text(text)
+    identity = {
+        pair: stage_identity(Listed(lists=tuple(str(tmp_path / name) for name in pair))) for pair in ("ab", "ba", "ac")
+    }
+    assert identity["ab"] == identity["ba"]
+    assert identity["ab"] != identity["ac"]

@@ -32,7 +32,7 @@ _BOTH, _WHOLE, _PROMPT, _ANSWER = range(4)
 class Sets(NamedTuple):
     """Shingle sets of all rows; a row that is nobody's candidate has no values."""
 
-    keys: npt.NDArray[np.uint64]  # (rows, 3), see units.ShingleSets
+    keys: npt.NDArray[np.uint64]  # (rows, 3), see shingles.ShingleSets
     counts: npt.NDArray[np.uint32]  # (rows, 3) shingles of each part
     numbers: npt.NDArray[np.uint64]  # (rows, 3)
     starts: I64  # (rows,) where the row's values start

@@ -15,7 +15,7 @@ from sft_data.dedup import matching
 from sft_data.dedup.minhash import bands_for, bands_of_rows
 from sft_data.dedup.parts import PARTS, part_texts
 from sft_data.dedup.ranking import Keep, rank_columns, ranking
-from sft_data.dedup.units import shingle_sets
+from sft_data.dedup.shingles import shingle_sets
 from sft_data.stage import Decision, StageConfig
 
 __all__ = ["NearDedup"]

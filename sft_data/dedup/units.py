@@ -1,22 +1,17 @@
-"""Text -> sets of shingles, for every script, without a Python loop over documents.
+"""Text -> units, for every script, without a Python loop over documents.
 
 A *unit* is a word, or one character where a script writes no spaces (Han, Kana, Hangul, Thai, Lao, Khmer, Myanmar):
 word shingles see 24 % of the near-duplicate pairs of Chinese instruction data, units by script see them all. Letters
-are lower-cased, punctuation separates, numbers count like words. A *shingle* is `n` units in a row.
-
-A text of fewer than `n` units has no shingles worth comparing: it is one shingle, the whole stripped text as it
-stands. So distinct short texts are never near each other and identical ones always are ("Yes." is neither "No." nor
-"Yes!"). The same holds for texts without units, such as "..." or emoji.
+are lower-cased, punctuation separates, numbers count like words.
 """
 
 # Kernels take what numba infers, so they are not annotated.
 # mypy: disable-error-code="no-untyped-def"
-# ruff: noqa: ANN001, ANN202, PLR0917
+# ruff: noqa: ANN001, ANN201, ANN202, PLR0917
 
 from __future__ import annotations
 
 import unicodedata
-from dataclasses import dataclass
 from functools import lru_cache
 
 import numba
@@ -24,13 +19,10 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-__all__ = ["ShingleSets", "shingle_sets", "unit_table"]
+__all__ = ["STEP", "composed", "mix", "read_units", "unit_table", "utf8"]
 
-U64 = npt.NDArray[np.uint64]
 Bytes = npt.NDArray[np.uint8]
 Bounds = npt.NDArray[np.int64]
-
-CHUNK_ROWS = 16_384  # rows whose bytes and shingles are in memory together
 
 SEPARATOR, WORD, ALONE, SPACE, MARK, IGNORED, OPERATOR = range(7)
 _TABLE_END = 0x33480  # behind the last Han extension; everything above separates
@@ -58,16 +50,6 @@ _ALONE_BLOCKS = (
     (0x20000, _TABLE_END - 1),  # Han extensions
 )
 _OPERATORS = frozenset("+-*/^<>=\u2212\u00d7\u00f7")
-
-
-@dataclass(frozen=True)
-class ShingleSets:
-    """Of each text: its set of shingles, its identity and its numbers."""
-
-    values: U64  # 64-bit hashes; sorted and unique inside each text
-    counts: npt.NDArray[np.int64]  # shingles of each text; 0 only where the text is empty
-    keys: U64  # equal for texts with equal sets (short ones: equal stripped text); even for short texts
-    numbers: U64  # equal for texts with the same numbers in the same order; 0 where there are none
 
 
 @lru_cache(maxsize=1)
@@ -109,31 +91,7 @@ def _kind(char: str) -> int:
     return IGNORED if category == "Cf" else SEPARATOR
 
 
-def shingle_sets(columns: list[pl.Series], n: int) -> ShingleSets:
-    """The shingle sets of all texts, row by row: text `i` of column `c` is number `i * len(columns) + c`."""
-    width, height = len(columns), len(columns[0])
-    if height > CHUNK_ROWS:
-        starts = range(0, height, CHUNK_ROWS)
-        return _joined([shingle_sets([column.slice(at, CHUNK_ROWS) for column in columns], n) for at in starts])
-    data, bounds = _utf8(columns)
-    values = np.empty(len(data) + width * height, dtype=np.uint64)  # no text has more shingles than bytes, or than one
-    counts = np.zeros(width * height, dtype=np.int64)
-    keys = np.zeros(width * height, dtype=np.uint64)
-    numbers = np.zeros(width * height, dtype=np.uint64)
-    used = _shingle(data, bounds, unit_table(), n, values, counts, keys, numbers)
-    return ShingleSets(values[:used].copy(), counts, keys, numbers)
-
-
-def _joined(parts: list[ShingleSets]) -> ShingleSets:
-    return ShingleSets(
-        np.concatenate([part.values for part in parts]),
-        np.concatenate([part.counts for part in parts]),
-        np.concatenate([part.keys for part in parts]),
-        np.concatenate([part.numbers for part in parts]),
-    )
-
-
-def _utf8(columns: list[pl.Series]) -> tuple[Bytes, Bounds]:
+def utf8(columns: list[pl.Series]) -> tuple[Bytes, Bounds]:
     """The bytes of all texts in one buffer, and where each starts and ends: (texts, 2), row by row. Null is empty."""
     bounds = np.empty((len(columns[0]), len(columns), 2), dtype=np.int64)
     pieces: list[Bytes] = []
@@ -163,13 +121,12 @@ def _bytes_of(text: pl.Series) -> tuple[Bytes, Bounds]:
 
 _MIX_1 = np.uint64(0xFF51AFD7ED558CCD)
 _MIX_2 = np.uint64(0xC4CEB9FE1A85EC53)
-_STEP = np.uint64(0x9E3779B97F4A7C15)
-_S32, _S33 = np.uint64(32), np.uint64(33)
-_ONE = np.uint64(1)
+STEP = np.uint64(0x9E3779B97F4A7C15)
+_S33 = np.uint64(33)
 
 
 @numba.njit(cache=True, nogil=True, inline="always")
-def _mix(h):
+def mix(h):
     """The 64-bit finaliser of MurmurHash3: a bijection in which every bit depends on every bit."""
     h ^= h >> _S33
     h *= _MIX_1
@@ -213,147 +170,72 @@ def _composable(data, bounds, table):
 
 
 @numba.njit(cache=True, nogil=True)
-def _hash_bytes(data, first, last):
-    whole = np.uint64(last - first)
-    for at in range(first, last):
-        whole = (whole ^ np.uint64(data[at])) * _STEP
-        whole ^= whole >> _S33
-    return _mix(whole)
+def read_units(data, i, end, table, hashes, starts, ends):  # noqa: PLR0912, PLR0915 - one pass over the bytes
+    """Split `data[i:end]` into units: their hashes, and the bytes at which they start and end.
 
-
-@numba.njit(cache=True, nogil=True)
-def _sort_unique(values, first, end, spare, places):
-    """Sort `values[first:end]` and drop repetitions in place; return the new end.
-
-    Hashes are evenly spread, so one pass puts each value near its place and an insertion sort does the rest: linear
-    time, three times as fast as a general sort of such short runs.
+    Returns the number of units; where the text starts and ends without the white space around it; and a hash of its
+    numbers in their order, each with the sign or operator before it.
     """
-    size = end - first
-    if size > 24:
-        places[: size + 1] = 0
-        for at in range(first, end):
-            places[np.int64(((values[at] >> _S32) * np.uint64(size)) >> _S32) + 1] += 1
-        for at in range(size):
-            places[at + 1] += places[at]
-        for at in range(first, end):
-            bucket = np.int64(((values[at] >> _S32) * np.uint64(size)) >> _S32)
-            spare[places[bucket]] = values[at]
-            places[bucket] += 1
-        values[first:end] = spare[:size]
-    for at in range(first + 1, end):
-        value, back = values[at], at
-        while back > first and values[back - 1] > value:
-            values[back] = values[back - 1]
-            back -= 1
-        values[back] = value
-    kept = first
-    for at in range(first, end):
-        if at == first or values[at] != values[kept - 1]:
-            values[kept] = values[at]
-            kept += 1
-    return kept
-
-
-@numba.njit(cache=True, nogil=True)
-def _shingle(data, bounds, table, n, values, counts, keys, numbers):  # noqa: PLR0912, PLR0915 - one pass
-    """Fill `values` with the sets of all texts one behind the other, and the other arrays; return the values used.
-
-    One pass over the bytes: decode, classify, lower, hash the unit, roll the hash of the last `n` units.
-    """
-    ring = np.zeros(n, dtype=np.uint64)
-    oldest = np.uint64(1)  # _STEP ** n: the weight with which a unit leaves the rolling sum
-    for _ in range(n):
-        oldest *= _STEP
-    end_of_table = len(table)
-    longest = np.int64(0)
-    for doc in range(len(bounds)):
-        longest = max(longest, bounds[doc, 1] - bounds[doc, 0])
-    spare, places = np.empty(longest + 2, dtype=np.uint64), np.empty(longest + 2, dtype=np.int64)
-    used = 0
-    for doc in range(len(bounds)):
-        i, end = bounds[doc, 0], bounds[doc, 1]
-        opened = used
-        first, last = end, end  # of the text without the white space around it
-        units, slot, rolled = 0, 0, np.uint64(0)
-        word, in_word = np.uint64(0), False
-        number, in_number, listed = np.uint64(0), False, np.uint64(0)
-        sign, after_number = np.uint64(0), False  # an operator that stands before a number belongs to it
-        while i <= end:
-            if i < end and data[i] < 0x80 and not in_number:  # most bytes: an ASCII letter of a word
-                entry = table[data[i]]
-                if entry >> 21 == WORD:
-                    if first == end:
-                        first = i
-                    i += 1
-                    last = i
-                    word = (word ^ np.uint64(entry)) * _STEP
-                    in_word = True
-                    sign, after_number = np.uint64(0), False
-                    continue
-            entry = np.uint32(SEPARATOR << 21)
-            start = i
-            if i == end:  # one separator behind the text ends the last unit and number
+    first, last = end, end  # of the text without the white space around it
+    units = 0
+    word, in_word, opened = np.uint64(0), False, i
+    number, in_number, listed = np.uint64(0), False, np.uint64(0)
+    sign, after_number = np.uint64(0), False  # an operator that stands before a number belongs to it
+    while i <= end:
+        if i < end and data[i] < 0x80 and not in_number:  # most bytes: an ASCII letter of a word
+            entry = table[data[i]]
+            if entry >> 21 == WORD:
+                if first == end:
+                    first = i
                 i += 1
-            else:
-                code, i = _decode(data, i)
-                if code < end_of_table:
-                    entry = table[code]
-                if (entry >> 21) & 7 != SPACE:
-                    if first == end:
-                        first = start
-                    last = i
-            kind = (entry >> 21) & 7
-            if kind == IGNORED and start != end:
+                last = i
+                if not in_word:
+                    in_word, opened = True, i - 1
+                word = (word ^ np.uint64(entry)) * STEP
+                sign, after_number = np.uint64(0), False
                 continue
-            digit = (entry >> 24) & 15
-            if digit:
-                if not in_number:
-                    number, in_number = sign, True
-                number = (number ^ np.uint64(digit)) * _STEP
-                sign = np.uint64(0)
+        entry = np.uint32(SEPARATOR << 21)
+        start = i
+        if i == end:  # one separator behind the text ends the last unit and number
+            i += 1
+        else:
+            code, i = _decode(data, i)
+            if code < len(table):
+                entry = table[code]
+            if (entry >> 21) & 7 != SPACE:
+                if first == end:
+                    first = start
+                last = i
+        kind = (entry >> 21) & 7
+        if kind == IGNORED and start != end:
+            continue
+        digit = (entry >> 24) & 15
+        if digit:
+            if not in_number:
+                number, in_number = sign, True
+            number = (number ^ np.uint64(digit)) * STEP
+            sign = np.uint64(0)
+        else:
+            if in_number:
+                listed = (listed ^ mix(number)) * STEP
+                in_number, after_number = False, True
+            if kind == OPERATOR:
+                sign = np.uint64(entry & 0x1FFFFF)
+            elif kind == SPACE and data[start] != 10:
+                if not after_number:
+                    sign = np.uint64(0)
             else:
-                if in_number:
-                    listed = (listed ^ _mix(number)) * _STEP
-                    in_number, after_number = False, True
-                if kind == OPERATOR:
-                    sign = np.uint64(entry & 0x1FFFFF)
-                elif kind == SPACE and data[start] != 10:
-                    if not after_number:
-                        sign = np.uint64(0)
-                else:
-                    sign, after_number = np.uint64(0), False
-            if kind == WORD or (kind == MARK and in_word):
-                word = (word ^ np.uint64(entry & 0x1FFFFF | WORD << 21)) * _STEP
-                in_word = True
-                continue
-            for ended in range(2):  # the word that ends here, then the character that is a unit itself
-                if ended == 0:
-                    if not in_word:
-                        continue
-                    unit = _mix(word)
-                    word, in_word = np.uint64(0), False
-                else:
-                    if kind != ALONE:
-                        continue
-                    unit = _mix(np.uint64(entry & 0x1FFFFF) * _STEP)
-                rolled = rolled * _STEP + unit - ring[slot] * oldest
-                ring[slot] = unit
-                slot = slot + 1 if slot + 1 < n else 0
-                units += 1
-                if units >= n:
-                    values[used] = _mix(rolled)
-                    used += 1
-        ring[:] = 0
-        numbers[doc] = listed
-        if units < n and last > first:
-            whole = _hash_bytes(data, first, last)
-            keys[doc] = whole & ~_ONE
-            values[used] = _mix(whole ^ _STEP)
-            used += 1
-        elif units >= n:
-            used = _sort_unique(values, opened, used, spare, places)
-            for at in range(opened, used):
-                keys[doc] += _mix(values[at] ^ _STEP)
-            keys[doc] |= _ONE
-        counts[doc] = used - opened
-    return used
+                sign, after_number = np.uint64(0), False
+        if kind == WORD or (kind == MARK and in_word):
+            if not in_word:
+                in_word, opened = True, start
+            word = (word ^ np.uint64(entry & 0x1FFFFF | WORD << 21)) * STEP
+            continue
+        if in_word:
+            hashes[units], starts[units], ends[units] = mix(word), opened, start
+            units += 1
+            word, in_word = np.uint64(0), False
+        if kind == ALONE:
+            hashes[units], starts[units], ends[units] = mix(np.uint64(entry & 0x1FFFFF) * STEP), start, i
+            units += 1
+    return units, first, last, listed

@@ -5,11 +5,12 @@ import unicodedata
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from sft_data.dedup import units
-from sft_data.dedup.units import ShingleSets, composed, shingle_sets
+from sft_data.dedup import shingles
+from sft_data.dedup.shingles import ShingleSets, shingle_sets
+from sft_data.dedup.units import composed
 from tests.dedup import oracle
 
 
@@ -81,6 +82,7 @@ def test_key_of_distinct_short_texts_differs(texts: tuple[str, str]) -> None:
 
 @given(st.lists(st.text(max_size=20), min_size=2, max_size=2))
 @settings(max_examples=300, deadline=None)
+@example(["", "\x01"])
 def test_key_of_short_texts_is_equal_exactly_where_the_stripped_texts_are(texts: list[str]) -> None:
     texts = [text.encode("utf-8", "ignore").decode() for text in texts]
     if any(len(oracle.units(text)) >= 5 for text in texts):
@@ -120,7 +122,7 @@ def test_shingle_sets_of_many_rows_do_not_depend_on_the_chunk(monkeypatch: pytes
     draw = oracle.dice(1)
     texts = pl.Series([oracle.sentence(draw, draw.randrange(30), "mixed") for _ in range(50)])
     whole = shingle_sets([texts, texts.reverse()], 5)
-    monkeypatch.setattr(units, "CHUNK_ROWS", 7)
+    monkeypatch.setattr(shingles, "CHUNK_ROWS", 7)
     cut = shingle_sets([texts, texts.reverse()], 5)
     for name in ("values", "counts", "keys", "numbers"):
         np.testing.assert_array_equal(getattr(whole, name), getattr(cut, name))
