@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-__all__ = ["Counts", "FileEntry", "InputFile", "Manifest", "SplitCounts", "StepEntry", "TokenizerEntry"]
+__all__ = ["Counts", "FileEntry", "InputFile", "Manifest", "SplitCounts", "StepEntry", "TokenizerEntry", "kind_of"]
 
 FORMAT = 1
 
@@ -112,3 +112,11 @@ class Manifest(_Model):
     counts: Counts
     gates: dict[str, Any] = Field(default={}, description="gate -> {limit, measured, passed}")
     files: list[FileEntry] = Field(default=[], description="every file of the version but manifest.json and build.json")
+
+
+def kind_of(manifest: Manifest, stage: str) -> str:
+    """The kind of the step that wrote ledger rows under the name `stage`.
+
+    Reading writes under several names ("read", "normalize"), none of which is a step of its own.
+    """
+    return stage if any(step.kind == stage for step in manifest.steps) else "read"

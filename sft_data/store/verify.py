@@ -32,7 +32,7 @@ from sft_data.store.layout import (
     splits_of,
 )
 from sft_data.store.log import check_log, read_log
-from sft_data.store.manifest import Manifest
+from sft_data.store.manifest import Manifest, kind_of
 from sft_data.store.publish import manifest_bytes
 from sft_data.store.read import load_manifest
 from sft_data.store.verify_tokens import check_packs, check_tokens
@@ -186,7 +186,10 @@ def _balance(folder: Path, manifest: Manifest) -> Iterator[str]:
 
 def _ledger(gone: pl.DataFrame, manifest: Manifest) -> Iterator[str]:
     """The ledger's rows by stage and code against what the steps say."""
-    found = {(stage, code): rows for stage, code, rows in gone.group_by("stage", "code").len().iter_rows()}
+    found: dict[tuple[str, str], int] = {}
+    for stage, code, rows in gone.group_by("stage", "code").len().iter_rows():
+        key = (kind_of(manifest, stage), code)
+        found[key] = found.get(key, 0) + rows
     told: dict[tuple[str, str], int] = {}
     for step in manifest.steps:
         for code, rows in step.rejected.items():

@@ -15,7 +15,7 @@ from sft_data.errors import StoreError
 from sft_data.report.ledgers import meaning_of
 from sft_data.report.texts import plain, rejected_plain, shorten, texts_of
 from sft_data.store.layout import parquet_files, scan_table, splits_of, stream_files
-from sft_data.store.manifest import Manifest, StepEntry
+from sft_data.store.manifest import Manifest, StepEntry, kind_of
 from sft_data.store.read import load_manifest
 
 __all__ = ["Event", "Story", "why"]
@@ -111,15 +111,14 @@ def _leaving_step(manifest: Manifest, row: _Row) -> StepEntry | None:
         return None
     stage, code = row.rejected["stage"], row.rejected["code"]
     steps = [s for s in manifest.steps if code in s.rejected and (s.kind != "read" or s.name == f"read:{row.source}")]
-    exact = [step for step in steps if stage in (step.kind, step.name)] or steps
+    exact = [step for step in steps if step.kind == kind_of(manifest, stage)] or steps
     return exact[0] if exact else None
 
 
 def _step_events(folder: Path, manifest: Manifest, step: StepEntry, row: _Row) -> Iterator[Event]:
     if step.kind == "read":
         yield _read(row)
-        return
-    edits = [edit for edit in row.edits if edit["stage"] in (step.kind, step.name)]
+    edits = [edit for edit in row.edits if kind_of(manifest, edit["stage"]) == step.kind]
     for edit in edits:
         yield Event(
             stage=step.name,
@@ -129,10 +128,10 @@ def _step_events(folder: Path, manifest: Manifest, step: StepEntry, row: _Row) -
             detail=f"{edit['count']}×: {edit['detail'] or ''}".rstrip(": "),
             more={"count": edit["count"]},
         )
-    victims = [victim for victim in row.victims if victim["stage"] in (step.kind, step.name)]
+    victims = [victim for victim in row.victims if victim["stage"] == step.kind]
     if victims:
         yield _stayed(step, victims)
-    elif not edits and step is not _leaving_step(manifest, row) and step.kind != "tokenize":
+    elif not edits and step is not _leaving_step(manifest, row) and step.kind not in ("read", "tokenize"):
         yield Event(stage=step.name, what="passed", detail=_measured(step, row))
 
 
