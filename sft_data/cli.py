@@ -11,7 +11,6 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import click
 import orjson
 import typer
 from rich.console import Console
@@ -24,6 +23,9 @@ if TYPE_CHECKING:
     from sft_data.store.read import VersionRef
 
 __all__ = ["app", "main"]
+
+# The class of all errors of usage. Typer carries its own copy of click, so the class is taken from what typer exports.
+WrongUsage: type[Any] = typer.BadParameter.__mro__[2]
 
 app = typer.Typer(
     help="Turns raw instruction data into a dataset one can trust, and trains on it.",
@@ -466,12 +468,12 @@ def main() -> None:
     except SftDataError as error:
         _err().print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
         sys.exit(1)
-    except click.exceptions.Exit as stop:
+    except typer.Exit as stop:
         sys.exit(stop.exit_code)
-    except click.ClickException as error:
+    except WrongUsage as error:
         error.show()
         sys.exit(error.exit_code)
-    except (KeyboardInterrupt, click.exceptions.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         _err().print("\nstopped; finished work is kept: run the same command again to resume", markup=False)
         sys.exit(130)
     except BrokenPipeError:
