@@ -24,6 +24,7 @@ from sft_data.filters.answer_length import AnswerLength
 from sft_data.filters.language import LanguageFilter
 from sft_data.filters.refusal import Refusal
 from sft_data.formats.ingest import CODES
+from sft_data.mix import Mix
 from sft_data.pack.plan import Pack
 from sft_data.sources.files import find_files
 from sft_data.sources.settings import Source
@@ -34,7 +35,15 @@ from sft_data.tokenize.stage import Tokenize, check_tokenizer
 __all__ = ["STAGES", "AnyStage", "Gates", "Pipeline", "load_pipeline", "parse_pipeline", "pipeline_schema"]
 
 AnyStage = Annotated[
-    RepairText | ExactDedup | NearDedup | DetectLanguage | LanguageFilter | AnswerLength | Refusal | Decontaminate,
+    RepairText
+    | ExactDedup
+    | NearDedup
+    | DetectLanguage
+    | LanguageFilter
+    | AnswerLength
+    | Refusal
+    | Decontaminate
+    | Mix,
     Field(discriminator="kind"),
 ]
 

@@ -1,0 +1,127 @@
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from sft_data.errors import ConfigError
+from sft_data.mix import Mix, targets
+from sft_data.schema import CONVERSATIONS
+from sft_data.stage import apply_decision, run_dataset_stage
+from tests.frames import chat, conversations, ids
+
+
+def rows(**sizes: int) -> pl.DataFrame:
+    return conversations(
+        *[chat(f"{name}:{i}", "x" * 10, "yy", source=name) for name, n in sizes.items() for i in range(n)]
+    )
+
+
+def kept(frame: pl.DataFrame, **how: object) -> dict[str, int]:
+    outcome = run_dataset_stage(Mix.model_validate(how), frame)
+    assert outcome.kept.height + outcome.rejected.height == frame.height
+    return dict(outcome.kept["source"].value_counts().sort("source").iter_rows())
+
+
+def test_mix_without_settings_keeps_everything() -> None:
+    assert kept(rows(a=30, b=7)) == {"a": 30, "b": 7}
+
+
+@pytest.mark.parametrize(
+    ("how", "expected"),
+    [
+        ({"shares": {"a": 0.5}}, {"a": 40, "b": 40}),
+        ({"shares": {"a": 0.2}}, {"a": 15, "b": 60}),
+        ({"shares": {"a": 0.2, "b": 0.8}}, {"a": 15, "b": 60}),
+        ({"weights": {"b": 2.0}}, {"a": 20, "b": 60}),
+        ({"weights": {"a": 0.5}}, {"a": 20, "b": 60}),
+        ({"weights": {"a": 0.0}}, {"b": 60}),
+        ({"temperature": 1e12}, {"a": 40, "b": 40}),
+        ({"temperature": 2.0, "total": 50}, {"a": 22, "b": 28}),  # sqrt(40) : sqrt(60)
+        ({"total": 50}, {"a": 20, "b": 30}),
+        ({"total": 500}, {"a": 40, "b": 60}),
+        ({"shares": {"a": 0.9}, "total": 50}, {"a": 40, "b": 10}),  # a gives all it has, b fills up
+        ({"caps": {"b": 5}}, {"a": 40, "b": 5}),
+        ({"total": 10, "floors": {"a": 8}}, {"a": 8, "b": 6}),
+        ({"caps": {"b": 5}, "floors": {"b": 9}}, {"a": 40, "b": 9}),
+        ({"shares": {"a": 0.0}}, {"b": 60}),
+    ],
+)
+def test_mix_of_forty_and_sixty_rows(how: dict[str, object], expected: dict[str, int]) -> None:
+    assert kept(rows(a=40, b=60), **how) == expected
+
+
+def test_mix_by_characters_counts_characters() -> None:
+    assert kept(rows(a=10, b=10), measure="characters", caps={"a": 59}) == {"a": 4, "b": 10}  # 12 characters each
+
+
+def test_mix_by_another_column_groups_its_nulls() -> None:
+    frame = conversations(*[chat(str(i), "x", category=["code", "chat", None][i % 3]) for i in range(30)])
+    outcome = run_dataset_stage(Mix(by="category", caps={"code": 2, "(none)": 3}), frame)
+    assert dict(outcome.kept["category"].value_counts().iter_rows()) == {"code": 2, "chat": 10, None: 3}
+
+
+def test_mix_tells_how_much_of_the_group_stays() -> None:
+    outcome = run_dataset_stage(Mix(caps={"a": 1}), rows(a=3))
+    assert set(outcome.rejected.select("code", "detail").rows()) == {("mixed-out", "a: 1 of 3 rows stay")}
+
+
+def test_mix_of_less_is_a_part_of_a_mix_of_more() -> None:
+    frame = rows(a=50, b=50)
+    small, large = (set(ids(run_dataset_stage(Mix(total=n), frame).kept)) for n in (20, 60))
+    assert small < large
+
+
+def test_mix_with_another_seed_keeps_other_rows() -> None:
+    frame = rows(a=50)
+    assert ids(run_dataset_stage(Mix(total=20, seed=1), frame).kept) != ids(
+        run_dataset_stage(Mix(total=20, seed=2), frame).kept
+    )
+
+
+def test_mix_does_not_depend_on_the_order_of_rows_or_the_cut_into_shards() -> None:
+    frame, stage = rows(a=20, b=30), Mix(shares={"a": 0.3}, total=25)
+    whole = run_dataset_stage(stage, frame)
+    assert set(ids(run_dataset_stage(stage, frame.reverse()).kept)) == set(ids(whole.kept))
+    decision = stage.decide([stage.sketch(frame.slice(at, 7)) for at in range(0, 50, 7)])
+    assert apply_decision(stage, frame, decision).kept.equals(whole.kept)
+
+
+SIZES = st.dictionaries(st.sampled_from("abcde"), st.integers(1, 1000), min_size=1)
+
+
+@given(SIZES, st.integers(1, 3000), st.floats(0.2, 20.0))
+@settings(deadline=None)
+def test_targets_with_a_total_meet_it_wherever_there_is_enough(sizes: dict[str, int], total: int, heat: float) -> None:
+    takes = targets(sizes, Mix(total=total, temperature=heat))
+    assert all(0 <= takes[group] <= sizes[group] for group in sizes)
+    assert sum(takes.values()) == min(total, sum(sizes.values()))
+
+
+@given(SIZES, st.data())
+@settings(deadline=None)
+def test_targets_without_a_total_have_the_wanted_shares(sizes: dict[str, int], data: st.DataObject) -> None:
+    weights = {group: data.draw(st.floats(0.1, 5.0)) for group in sizes}
+    takes = targets(sizes, Mix(weights=weights))
+    wanted = {group: sizes[group] * weights[group] for group in sizes}
+    assert any(takes[group] == sizes[group] for group in sizes)  # the largest such mix
+    for group in sizes:
+        assert takes[group] == pytest.approx(
+            wanted[group] * sum(takes.values()) / sum(wanted.values()), abs=len(sizes) + 1
+        )
+
+
+def test_mix_that_names_a_group_that_is_not_there_says_what_there_is() -> None:
+    with pytest.raises(ConfigError, match=r"no row has source `c`; there is a, b"):
+        kept(rows(a=3, b=3), caps={"c": 5})
+    with pytest.raises(ConfigError, match="no column `topic`"):
+        kept(rows(a=3), by="topic")
+
+
+def test_mix_with_shares_above_one_is_refused() -> None:
+    with pytest.raises(ValidationError, match=r"shares add up to 1\.1"):
+        Mix(shares={"a": 0.6, "b": 0.5})
+
+
+def test_mix_of_an_empty_frame_is_empty() -> None:
+    assert run_dataset_stage(Mix(caps={"a": 3}), pl.DataFrame(schema=CONVERSATIONS)).kept.height == 0
