@@ -18,7 +18,6 @@ from typing import Any
 from jinja2 import Environment, TemplateError, TemplateSyntaxError, Undefined, nodes
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
-from jinja2.runtime import Macro
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 
@@ -38,8 +37,8 @@ class ChatTemplate:
 
     def __init__(self, text: str, variables: Mapping[str, str]) -> None:
         self.text = text
-        self._variables = dict(variables)
         self._template = _compile(text)
+        self._names = dict(self._template.globals) | dict(variables)
         self.literals = _literals(text)
         self.marked = "generation" in _tags(text)
 
@@ -50,10 +49,14 @@ class ChatTemplate:
 
         `prompt` asks for the start of the assistant's turn behind the last message.
         """
-        text: str = self._template.render(
-            self._variables, messages=messages, tools=tools, documents=None, add_generation_prompt=prompt
+        names = self._names | {
+            "messages": messages, "tools": tools, "documents": None, "add_generation_prompt": prompt,
+        }  # fmt: skip
+        # What `Template.render` does, without building the names anew from the environment's for every row.
+        context = self._template.environment.context_class(
+            self._template.environment, names, self._template.name, self._template.blocks
         )
-        return text
+        return "".join(self._template.root_render_func(context))
 
 
 def template_text(template: str) -> str | None:
@@ -80,10 +83,8 @@ class _Generation(Extension):
     def parse(self, parser: Parser) -> nodes.Node:
         line = next(parser.stream).lineno
         body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-        return nodes.CallBlock(self.call_method("_mark"), [], [], body).set_lineno(line)
-
-    def _mark(self, caller: Macro) -> str:
-        return f"{TURN_START}{caller()}{TURN_END}"
+        start, end = (nodes.Output([nodes.TemplateData(mark)]) for mark in (TURN_START, TURN_END))
+        return nodes.Scope([start, *body, end]).set_lineno(line)
 
 
 class _TagFinder(Extension):

@@ -38,10 +38,15 @@ class TokenBytes:
 
     def of(self, ids: NDArray[np.integer]) -> NDArray[np.uint8]:
         """The bytes of these tokens, one behind the other."""
-        sizes = self.lengths[ids]
-        ends = np.cumsum(sizes)
-        within = np.arange(int(ends[-1]) if len(ends) else 0) - np.repeat(ends - sizes, sizes)
-        out: NDArray[np.uint8] = self.flat[np.repeat(self.starts[ids], sizes) + within]
+        ids = ids[self.lengths[ids] > 0]
+        if len(ids) == 0:
+            return self.flat[:0]
+        sizes, starts = self.lengths[ids], self.starts[ids]
+        # Where each byte comes from: one further than the byte before, but for a jump at the start of a token.
+        steps = np.ones(int(sizes.sum()), dtype=np.int32)
+        steps[0] = starts[0]
+        steps[np.cumsum(sizes)[:-1]] = np.diff(starts) - sizes[:-1] + 1
+        out: NDArray[np.uint8] = self.flat[np.cumsum(steps, dtype=np.int32)]
         return out
 
 
