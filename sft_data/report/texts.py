@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-import polars as pl
 
-from sft_data.store.layout import parquet_files
+from sft_data.store.layout import rows_where
 
 __all__ = ["conversation_of", "plain", "rejected_plain", "shorten", "texts_of"]
 
@@ -59,14 +58,7 @@ def rejected_plain(text: str | None) -> str:
 
 def texts_of(folder: Path, ids: Collection[str]) -> dict[str, str]:
     """The text of each row, wherever in the version it stands: kept, or in the ledger of rejections."""
-    found: dict[str, str] = {}
-    for path in parquet_files(folder, "rejections"):
-        found |= {row_id: rejected_plain(text) for row_id, text in _rows(path, "text", ids).iter_rows()}
-    for path in parquet_files(folder, "conversations"):
-        found |= {row_id: plain(messages) for row_id, messages in _rows(path, "messages", ids).iter_rows()}
-    return found
-
-
-def _rows(path: Path, column: str, ids: Collection[str]) -> pl.DataFrame:
-    wanted = pl.Series("id", sorted(ids), dtype=pl.String)
-    return pl.scan_parquet(path).filter(pl.col("id").is_in(wanted.implode())).select("id", column).collect()
+    gone = rows_where(folder, "rejections", "id", ids).select("id", "text")
+    kept = rows_where(folder, "conversations", "id", ids).select("id", "messages")
+    found = {row_id: rejected_plain(text) for row_id, text in gone.iter_rows()}
+    return found | {row_id: plain(messages) for row_id, messages in kept.iter_rows()}

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from sft_data.errors import StoreError
 from sft_data.report.ledgers import meaning_of
 from sft_data.report.texts import plain, rejected_plain, shorten, texts_of
-from sft_data.store.layout import parquet_files, scan_table, splits_of, stream_files
+from sft_data.store.layout import parquet_files, rows_where, scan_table, splits_of, stream_files
 from sft_data.store.manifest import Manifest, StepEntry, kind_of
 from sft_data.store.read import load_manifest
 
@@ -78,19 +78,19 @@ def why(folder: Path, row_id: str) -> Story:
 
 
 def _find(folder: Path, row_id: str) -> _Row | None:
-    kept = _rows(folder, "conversations", pl.col("id") == row_id)
-    gone = _rows(folder, "rejections", pl.col("id") == row_id)
+    kept = _rows(folder, "conversations", "id", row_id)
+    gone = _rows(folder, "rejections", "id", row_id)
     if not kept and not gone:
         return None
-    edits = _rows(folder, "edits", pl.col("id") == row_id)
-    victims = _rows(folder, "rejections", pl.col("twin") == row_id)
+    edits = _rows(folder, "edits", "id", row_id)
+    victims = _rows(folder, "rejections", "twin", row_id)
     first = (kept or gone)[0]
     text = plain(kept[0]["messages"]) if kept else rejected_plain(gone[0]["text"])
     return _Row(row_id, first["source"], text, kept[0] if kept else None, gone[0] if gone else None, edits, victims)
 
 
-def _rows(folder: Path, table: str, where: pl.Expr) -> list[dict[str, Any]]:
-    return scan_table(folder, table).filter(where).collect().to_dicts()
+def _rows(folder: Path, table: str, column: str, value: str) -> list[dict[str, Any]]:
+    return rows_where(folder, table, column, {value}).to_dicts()
 
 
 def _events(folder: Path, manifest: Manifest, row: _Row) -> Iterator[Event]:
