@@ -140,7 +140,7 @@ def run_step(step: Step, work: Work, above: Sequence[StepResult]) -> StepResult:
 
 def build(
     pipeline: Pipeline,
-    store: Path | None = None,
+    store: Path | str | None = None,
     *,
     engine: Engine | None = None,
     call: Call = run_step,
@@ -156,7 +156,7 @@ def build(
 
     began = time.perf_counter()
     work = Work(
-        store=store or Path(pipeline.store or "store"),
+        store=Path(store or pipeline.store or "store"),
         engine=engine or LocalEngine(workers=1),
         watch=watch or Silence(),
         shard_rows=shard_rows,

@@ -140,13 +140,13 @@ def _contradictions(pipeline: Pipeline) -> Iterator[str]:
             yield f"gates.max_rejected_share: no stage rejects with code {code!r}{hint(code, known)}"
 
 
-def load_pipeline(path: Path, overrides: Sequence[str] = ()) -> Pipeline:
+def load_pipeline(path: Path | str, overrides: Sequence[str] = ()) -> Pipeline:
     """Read a pipeline file; `overrides` are KEY=VALUE with dotted keys (`stages.near-dedup.threshold=0.7`).
 
     Raises ConfigError with every mistake: keys, values, stages in a wrong order, missing files, unusable tokenizers.
     Paths in the file are relative to the folder in which the command runs.
     """
-    data = read_settings(path)
+    data = read_settings(Path(path))
     problems: list[str] = []
     for override in overrides:
         problems += _override(data, override)
