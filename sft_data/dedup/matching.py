@@ -12,18 +12,17 @@ costs time, never a wrong or a missed decision. Equal parts are recognised by th
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["CRITERIA", "Found", "Rule", "Sets", "buckets", "components", "greedy", "join"]
+__all__ = ["CRITERIA", "Buckets", "Found", "Rule", "Sets", "buckets", "components", "copy_sets", "greedy", "join"]
 
 I64 = npt.NDArray[np.int64]
 I32 = npt.NDArray[np.int32]
 Bools = npt.NDArray[np.bool_]
-Buckets = tuple[I32, int]
 
 CRITERIA = ("prompt-and-answer", "conversation", "prompt", "answer")
 _BOTH, _WHOLE, _PROMPT, _ANSWER = range(4)
@@ -37,6 +36,18 @@ class Sets(NamedTuple):
     numbers: npt.NDArray[np.uint64]  # (rows, 3)
     starts: I64  # (rows,) where the row's values start
     values: npt.NDArray[np.uint64]  # the parts' sets one behind the other
+
+
+class Buckets(NamedTuple):
+    """Which rows could be near: row `i` stands in the buckets `numbers[offsets[i]:offsets[i + 1]]`."""
+
+    offsets: I64
+    numbers: I32
+    used: int  # how many buckets there are
+
+    def rows(self) -> Bools:
+        """The rows that stand in any bucket."""
+        return np.diff(self.offsets) > 0
 
 
 class Rule(NamedTuple):
@@ -58,7 +69,7 @@ class Found:
 
 
 def buckets(keys: npt.NDArray[np.uint32], takes_part: Bools) -> Buckets:
-    """For each row and band the number of its bucket, -1 where the row is alone in it; and how many buckets."""
+    """The rows that share a band key with another row, band by band."""
     rows, bands = keys.shape
     out: I32 = np.full((rows, bands), -1, dtype=np.int32)
     who = np.flatnonzero(takes_part)
@@ -66,7 +77,12 @@ def buckets(keys: npt.NDArray[np.uint32], takes_part: Bools) -> Buckets:
     used = 0
     for band in range(bands):
         used = _group(np.ascontiguousarray(keys[:, band]), who, table, band, out, used)
-    return out, used
+    shared = out >= 0
+    return Buckets(_offsets(shared.sum(axis=1)), out[shared], used)
+
+
+def _offsets(counts: npt.NDArray[Any]) -> I64:
+    return np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(counts, dtype=np.int64)])
 
 
 @numba.njit(cache=True, nogil=True)
@@ -90,6 +106,15 @@ def _group(keys, who, table, band, out, used):
     return used
 
 
+@numba.njit(cache=True, nogil=True)
+def copy_sets(offsets, values, wanted, starts, out):
+    """Copy the values of the wanted rows of one sketch to their places."""
+    for row in range(len(wanted)):
+        if wanted[row]:
+            size = offsets[row + 1] - offsets[row]
+            out[starts[row] : starts[row] + size] = values[offsets[row] : offsets[row + 1]]
+
+
 def greedy(sets: Sets, shared: Buckets, order: I64, rule: Rule) -> Found:
     """Go through the rows in `order`; remove a row that is near a row kept before it, keep it otherwise.
 
@@ -100,7 +125,7 @@ def greedy(sets: Sets, shared: Buckets, order: I64, rule: Rule) -> Found:
     twin = np.full(rows, -1, dtype=np.int64)
     score = np.zeros(rows, dtype=np.float64)
     parts = np.zeros((rows, 3), dtype=np.float64)
-    _greedy(sets, *shared, order, rule, twin, score, parts)
+    _greedy(sets, shared, order, rule, twin, score, parts)
     return Found(twin, score, parts)
 
 
@@ -192,10 +217,11 @@ def _near(sets, i, j, rule, seen):
 
 
 @numba.njit(cache=True, nogil=True)
-def _greedy(sets, found, used, order, rule, twin, score, parts):
-    rows, bands = found.shape
-    head = np.full(used, -1, dtype=np.int32)  # of each bucket, the row kept last
-    link = np.empty((rows, bands), dtype=np.int32)  # ... and behind each kept row the one before
+def _greedy(sets, shared, order, rule, twin, score, parts):
+    rows = len(order)
+    head = np.full(shared.used, -1, dtype=np.int64)  # of each bucket, the place in `numbers` of the row kept last
+    link = np.empty(len(shared.numbers), dtype=np.int64)  # ... and behind each, of the row kept before it
+    owner = _owners(shared)
     claim = np.empty(rows, dtype=np.int64)
     for place in range(rows):
         claim[order[place]] = place
@@ -203,24 +229,31 @@ def _greedy(sets, found, used, order, rule, twin, score, parts):
     seen = np.zeros(3, dtype=np.float64)
     for place in range(rows):
         i = order[place]
-        for band in range(bands):
-            bucket = found[i, band]
-            j = head[bucket] if bucket >= 0 else -1
-            while j >= 0:
-                if checked[j] != i:
-                    checked[j] = i
-                    near = _near(sets, i, j, rule, seen)
-                    if near > score[i] or (near > 0.0 and near == score[i] and claim[j] < claim[twin[i]]):
-                        score[i] = near
-                        twin[i] = j
-                        parts[i] = seen
-                j = link[j, band]
+        for mine in range(shared.offsets[i], shared.offsets[i + 1]):
+            other = head[shared.numbers[mine]]
+            while other >= 0:
+                j = owner[other]
+                other = link[other]
+                if checked[j] == i:
+                    continue
+                checked[j] = i
+                near = _near(sets, i, j, rule, seen)
+                if near > score[i] or (near > 0.0 and near == score[i] and claim[j] < claim[twin[i]]):
+                    score[i] = near
+                    twin[i] = j
+                    parts[i] = seen
         if twin[i] < 0:
-            for band in range(bands):
-                bucket = found[i, band]
-                if bucket >= 0:
-                    link[i, band] = head[bucket]
-                    head[bucket] = i
+            for mine in range(shared.offsets[i], shared.offsets[i + 1]):
+                link[mine] = head[shared.numbers[mine]]
+                head[shared.numbers[mine]] = mine
+
+
+@numba.njit(cache=True, nogil=True)
+def _owners(shared):
+    owner = np.empty(len(shared.numbers), dtype=np.int32)
+    for row in range(len(shared.offsets) - 1):
+        owner[shared.offsets[row] : shared.offsets[row + 1]] = row
+    return owner
 
 
 def components(sets: Sets, shared: Buckets, stands: Bools, part: int, threshold: float, parent: I64) -> None:
@@ -228,7 +261,7 @@ def components(sets: Sets, shared: Buckets, stands: Bools, part: int, threshold:
 
     `parent` is a forest over row numbers whose roots are the smallest row of each tree; it is changed in place.
     """
-    _join_near(sets, *shared, stands, part, threshold, parent)
+    _join_near(sets, shared, stands, part, threshold, parent)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -248,27 +281,27 @@ def _root(parent, row):
 
 
 @numba.njit(cache=True, nogil=True)
-def _join_near(sets, found, used, stands, part, threshold, parent):
-    rows, bands = found.shape
-    head = np.full(used, -1, dtype=np.int32)
-    link = np.empty((rows, bands), dtype=np.int32)
-    checked = np.full(rows, -1, dtype=np.int32)
-    for i in range(rows):
+def _join_near(sets, shared, stands, part, threshold, parent):
+    head = np.full(shared.used, -1, dtype=np.int64)
+    link = np.empty(len(shared.numbers), dtype=np.int64)
+    owner = _owners(shared)
+    checked = np.full(len(stands), -1, dtype=np.int32)
+    for i in range(len(stands)):
         if not stands[i]:
             continue
-        for band in range(bands):
-            bucket = found[i, band]
-            if bucket < 0:
-                continue
-            j = head[bucket]
-            while j >= 0:
-                if checked[j] != i:
-                    checked[j] = i
-                    left, right = _root(parent, i), _root(parent, j)
-                    if left != right:
-                        near = _whole(sets, i, j, threshold) if part == 3 else _jaccard(sets, i, j, part, threshold)
-                        if near >= threshold:
-                            parent[max(left, right)] = min(left, right)
-                j = link[j, band]
-            link[i, band] = head[bucket]
-            head[bucket] = i
+        for mine in range(shared.offsets[i], shared.offsets[i + 1]):
+            bucket = shared.numbers[mine]
+            other = head[bucket]
+            while other >= 0:
+                j = owner[other]
+                other = link[other]
+                if checked[j] == i:
+                    continue
+                checked[j] = i
+                left, right = _root(parent, i), _root(parent, j)
+                if left != right:
+                    near = _whole(sets, i, j, threshold) if part == 3 else _jaccard(sets, i, j, part, threshold)
+                    if near >= threshold:
+                        parent[max(left, right)] = min(left, right)
+            link[mine] = head[bucket]
+            head[bucket] = mine

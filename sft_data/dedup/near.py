@@ -98,7 +98,7 @@ class NearDedup(StageConfig):
         relation = self.criterion if self.criterion in ("prompt", "answer") else "conversation"
         everybody = np.ones(len(ids), dtype=np.bool_)
         shared = matching.buckets(_matrix(sketches, relation), everybody)
-        sets = _gather(sketches, shared[0])
+        sets = _gather(sketches, shared.rows())
         rule = matching.Rule(
             matching.CRITERIA.index(self.criterion), self.threshold, self.same_numbers,
             self.short_answers == "same-prompt",
@@ -110,7 +110,7 @@ class NearDedup(StageConfig):
             stands = _join_equal(sets.keys if part == "conversation" else sets.keys[:, [1]], kept, parent)
             if part != relation:
                 shared = matching.buckets(_matrix(sketches, part), stands)
-                sets = _gather(sketches, shared[0])
+                sets = _gather(sketches, shared.rows())
             relation = part
             matching.components(sets, shared, stands, _PLACE[part], self.threshold, parent)
         roots = _roots(parent)
@@ -139,28 +139,19 @@ def _rows(column: pl.Series) -> npt.NDArray[Any]:
     return column.explode(empty_as_null=False).to_numpy().reshape(-1, width)
 
 
-def _gather(sketches: Sequence[pl.DataFrame], *found: npt.NDArray[np.int32]) -> matching.Sets:
-    """The shingle sets of the rows that share a bucket with another row; the others are nobody's candidates."""
-    wanted = np.zeros(len(found[0]), dtype=np.bool_)
-    for each in found:
-        wanted |= (each >= 0).any(axis=1)
-    starts = np.zeros(len(wanted), dtype=np.int64)
-    values, at, row = [], 0, 0
+def _gather(sketches: Sequence[pl.DataFrame], wanted: npt.NDArray[np.bool_]) -> matching.Sets:
+    """The shingle sets of the wanted rows; the others are nobody's candidates."""
+    counts = _matrix(sketches, "counts")
+    sizes = np.where(wanted, counts.sum(axis=1, dtype=np.int64), 0)
+    starts = np.cumsum(sizes) - sizes
+    values = np.empty(int(sizes.sum()), dtype=np.uint64)
+    row = 0
     for sketch in sketches:
-        here = wanted[row : row + sketch.height]
-        lists = sketch["shingles"].filter(pl.Series(here))
-        sizes = lists.list.len().to_numpy().astype(np.int64)
-        starts[row : row + sketch.height][here] = at + np.cumsum(sizes) - sizes
-        values.append(lists.explode(empty_as_null=False).to_numpy())
-        at += int(sizes.sum())
+        lists = sketch["shingles"].rechunk().to_arrow()
+        here = slice(row, row + sketch.height)
+        matching.copy_sets(lists.offsets.to_numpy(), lists.values.to_numpy(), wanted[here], starts[here], values)
         row += sketch.height
-    return matching.Sets(
-        keys=_matrix(sketches, "keys"),
-        counts=_matrix(sketches, "counts"),
-        numbers=_matrix(sketches, "numbers"),
-        starts=starts,
-        values=np.concatenate(values),
-    )
+    return matching.Sets(_matrix(sketches, "keys"), counts, _matrix(sketches, "numbers"), starts, values)
 
 
 def _join_equal(
