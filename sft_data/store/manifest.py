@@ -10,7 +10,17 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-__all__ = ["Counts", "FileEntry", "InputFile", "Manifest", "SplitCounts", "StepEntry", "TokenizerEntry", "kind_of"]
+__all__ = [
+    "FORMAT",
+    "Counts",
+    "FileEntry",
+    "InputFile",
+    "Manifest",
+    "SplitCounts",
+    "StepEntry",
+    "TokenizerEntry",
+    "kind_of",
+]
 
 FORMAT = 1
 

@@ -41,7 +41,7 @@ from sft_data.store.manifest import FileEntry, Manifest
 from sft_data.store.read import find_by_fingerprint, version_folders
 from sft_data.store.refs import lock, read_refs, write_refs
 
-__all__ = ["Published", "build_bytes", "file_entry", "manifest_bytes", "publish", "seal"]
+__all__ = ["Published", "build_bytes", "file_entry", "json_bytes", "manifest_bytes", "publish", "seal"]
 
 
 @dataclass(frozen=True)
@@ -194,7 +194,12 @@ def _announce(store: Path, manifest: Manifest, folder: Path, number: int, what: 
 
 def manifest_bytes(manifest: Manifest) -> bytes:
     """The one way to write a manifest: the same content gives the same bytes."""
-    return orjson.dumps(manifest.model_dump(mode="json"), option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS) + b"\n"
+    return json_bytes(manifest.model_dump(mode="json"))
+
+
+def json_bytes(content: Mapping[str, Any]) -> bytes:
+    """JSON as the files of a version hold it: sorted keys, two spaces, a line feed at the end."""
+    return orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS, default=str) + b"\n"
 
 
 def build_bytes(build_info: Mapping[str, Any], manifest: bytes) -> bytes:
@@ -208,7 +213,7 @@ def build_bytes(build_info: Mapping[str, Any], manifest: bytes) -> bytes:
     record.pop("record_sha256", None)
     body = orjson.dumps(record, option=orjson.OPT_SORT_KEYS, default=str)
     record["record_sha256"] = sha256(body).hexdigest()
-    return orjson.dumps(record, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS, default=str) + b"\n"
+    return json_bytes(record)
 
 
 def _inside(staging: Path, path: str) -> Path:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sft_data.errors import StoreError
 from sft_data.store.layout import BUILD, MANIFEST, NAME, numbered
-from sft_data.store.manifest import Manifest
+from sft_data.store.manifest import FORMAT, Manifest
 from sft_data.store.refs import read_refs
 
 __all__ = [
@@ -71,13 +71,28 @@ def load_manifest(folder: Path) -> Manifest:
     """The manifest in a version's folder."""
     path = folder / MANIFEST
     try:
-        return Manifest.model_validate_json(path.read_bytes())
+        raw = path.read_bytes()
     except FileNotFoundError as error:
         raise StoreError(f"{folder} is not a version: it has no {MANIFEST}") from error
+    _check_format(raw, path)
+    try:
+        return Manifest.model_validate_json(raw)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise StoreError(f"{path} is damaged: {where}: {first['msg']} ({error.error_count()} mistakes)") from error
+
+
+def _check_format(raw: bytes, path: Path) -> None:
+    """A newer release may write what this one cannot know: say so instead of calling it damaged."""
+    try:
+        written = orjson.loads(raw).get("format", FORMAT)
+    except (orjson.JSONDecodeError, AttributeError):
+        return
+    if isinstance(written, int) and written > FORMAT:
+        raise StoreError(
+            f"{path} was written by a newer release (format {written}, this one reads {FORMAT}): upgrade sft-data"
+        )
 
 
 def load_build(folder: Path) -> dict[str, Any]:
