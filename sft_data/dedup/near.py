@@ -14,6 +14,7 @@ from pydantic import Field
 from sft_data.dedup import matching
 from sft_data.dedup.minhash import bands_for, bands_of_rows
 from sft_data.dedup.parts import PARTS, part_texts
+from sft_data.dedup.prefixes import prefix_buckets
 from sft_data.dedup.ranking import Keep, rank_columns, ranking
 from sft_data.dedup.shingles import shingle_sets
 from sft_data.stage import Decision, StageConfig
@@ -23,6 +24,7 @@ __all__ = ["NearDedup"]
 Criterion = Literal["prompt-and-answer", "conversation", "prompt", "answer"]
 
 # Shingles of context and answer are told from the prompt's own in the signature of the whole conversation.
+_PARTS_OF = {"conversation": (0, 1, 2), "prompt": (1,), "answer": (2,)}
 _PLACE = {"conversation": 3, "prompt": 1}  # as `matching.components` counts the parts
 _TAGS = np.array([0x5BD1E995, 0, 0xA3B195B5], dtype=np.uint32)
 
@@ -36,10 +38,13 @@ class NearDedup(StageConfig):
     5"), and where the answer is shorter than a shingle the prompts must have the same words: an equal "Yes." says
     nothing about the questions.
 
-    Similarity is the Jaccard similarity of the sets of 5 units in a row (see `units`), computed exactly: every removal
-    names a kept row that is at least `threshold` similar. The bands are chosen so that 99 % of the pairs at the
-    threshold, and more above it, become candidates. The default is 0.7, since rows are short: one changed word
-    takes 5 of about 50 shingles away, and at 0.8 72 % of the copies that lost a fifth of their tail stay.
+    Similarity is the Jaccard similarity of the sets of 5 units in a row (see `shingles`), computed exactly: every
+    removal names a kept row that is at least `threshold` similar. The bands are chosen so that 99 % of the pairs at
+    the threshold, and more above it, become candidates; `candidates: exact` finds all.
+
+    The default is 0.7, since rows are short: one changed word takes 5 of about 50 shingles away. Of copies planted
+    among 200,000 rows 0.7 removes 19 % more than 0.8; of 69,478 real English and Chinese Alpaca rows it removes 3,405
+    instead of 3,403.
 
     It also adds `cluster`, the id of the first row of those that must not stand on both sides of a split: kept rows
     whose prompts or whole conversations are at least `threshold` similar, whatever their numbers, joined transitively.
@@ -62,6 +67,10 @@ class NearDedup(StageConfig):
     keep: Keep = Field("first", description="which row stays: first, longest, or best by the column `score`")
     score: str = Field("score", description="column that `keep: best` goes by; the highest stays")
     sources: tuple[str, ...] = Field((), description="sources whose rows are preferred, in this order, before `keep`")
+    candidates: Literal["minhash", "exact"] = Field(
+        "minhash",
+        description="how pairs are found: by MinHash bands, or by a join that misses none and needs more memory",
+    )
     ngram: int = Field(5, ge=1, le=32, description="units in one shingle: words, or characters of Chinese and the like")
     num_perm: int = Field(128, ge=16, le=1024, description="permutations of a MinHash signature")
     seed: int = Field(1, ge=0, lt=1 << 32, description="seed of the permutations")
@@ -96,9 +105,7 @@ class NearDedup(StageConfig):
             return Decision(none, pl.DataFrame({"cluster": ids}))
         order = ranking(sketches)
         relation = self.criterion if self.criterion in ("prompt", "answer") else "conversation"
-        everybody = np.ones(len(ids), dtype=np.bool_)
-        shared = matching.buckets(_matrix(sketches, relation), everybody)
-        sets = _gather(sketches, shared.rows())
+        shared, sets = self._pairs(sketches, relation, np.ones(len(ids), dtype=np.bool_))
         rule = matching.Rule(
             matching.CRITERIA.index(self.criterion), self.threshold, self.same_numbers,
             self.short_answers == "same-prompt",
@@ -109,14 +116,23 @@ class NearDedup(StageConfig):
         for part in ("conversation", "prompt"):
             stands = _join_equal(sets.keys if part == "conversation" else sets.keys[:, [1]], kept, parent)
             if part != relation:
-                shared = matching.buckets(_matrix(sketches, part), stands)
-                sets = _gather(sketches, shared.rows())
+                shared, sets = self._pairs(sketches, part, stands)
             relation = part
             matching.components(sets, shared, stands, _PLACE[part], self.threshold, parent)
         roots = _roots(parent)
         clusters = np.where(kept, roots, roots[np.where(kept, 0, removed.twin)])
         rejected = _rejections(self, ids, removed.twin, removed.score, removed.parts)
         return Decision(rejected, pl.DataFrame({"cluster": ids.gather(clusters)}))
+
+    def _pairs(
+        self, sketches: Sequence[pl.DataFrame], relation: str, takes_part: npt.NDArray[np.bool_]
+    ) -> tuple[matching.Buckets, matching.Sets]:
+        """Which rows could be near in a relation, and the shingles of all that could."""
+        if self.candidates == "exact":
+            sets = _gather(sketches, takes_part)
+            return prefix_buckets(sets, takes_part, _PARTS_OF[relation], self.threshold), sets
+        shared = matching.buckets(_matrix(sketches, relation), takes_part)
+        return shared, _gather(sketches, shared.rows())
 
 
 def _array(name: str, values: npt.NDArray[Any]) -> pl.Series:

@@ -1,6 +1,7 @@
+import json
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import polars as pl
 import pytest
@@ -11,7 +12,7 @@ from sft_data.dedup.near import NearDedup
 from sft_data.schema import CONVERSATIONS
 from sft_data.stage import Outcome, apply_decision, run_dataset_stage
 from tests.dedup import oracle
-from tests.frames import chat, conversations, ids, talk, turn
+from tests.frames import SHARED, chat, conversations, ids, needs_shared, talk, turn
 
 LONG = "The old lighthouse keeper climbed the stairs every evening to light the great lamp above the harbour."
 PASSAGE = " ".join(oracle.sentence(oracle.dice(i), 20, "en") for i in range(12))
@@ -45,7 +46,10 @@ def planted(seed: str, script: str, base: int) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("script", ["en", "zh", "mixed"])
 @pytest.mark.parametrize("threshold", [0.7, 0.8])
-def test_near_dedup_against_every_pair_in_plain_python(script: str, threshold: float) -> None:
+@pytest.mark.parametrize(("candidates", "recall"), [("minhash", 0.99), ("exact", 1.0)])
+def test_near_dedup_against_every_pair_in_plain_python(
+    script: str, threshold: float, candidates: str, recall: float
+) -> None:
     rows = planted(f"{script}{threshold}", script, 130)
     pairs = oracle.near_pairs(rows, threshold)
     assert len(pairs) > 60
@@ -55,7 +59,7 @@ def test_near_dedup_against_every_pair_in_plain_python(script: str, threshold: f
         twins = {i for i in range(j) if (i, j) in pairs and i not in true_twins}
         if twins:
             true_twins[j] = twins
-    outcome = near(*rows, threshold=threshold, short_answers="near-prompt")
+    outcome = near(*rows, threshold=threshold, short_answers="near-prompt", candidates=candidates)
     place = {row["id"]: number for number, row in enumerate(rows)}
     removed = {place[i]: place[t] for i, t in outcome.rejected.select("id", "twin").rows()}
     kept = {place[i] for i in ids(outcome.kept)}
@@ -63,7 +67,7 @@ def test_near_dedup_against_every_pair_in_plain_python(script: str, threshold: f
         assert (twin, row) in pairs
         assert twin in kept
     found = sum(row in removed for row in true_twins)
-    assert found / len(true_twins) >= 0.99
+    assert found / len(true_twins) >= recall
 
 
 @pytest.mark.parametrize("criterion", ["prompt-and-answer", "conversation", "prompt", "answer"])
@@ -333,9 +337,42 @@ def test_cluster_of_every_true_near_pair_is_the_same() -> None:
         assert name == cluster or name in joined[cluster]
 
 
-def test_near_dedup_of_no_rows_and_of_one_row() -> None:
-    assert run_dataset_stage(NearDedup(), pl.DataFrame(schema=CONVERSATIONS)).kept.height == 0
-    assert cluster_of(near(chat("a", "x"))) == {"a": "a"}
+@pytest.mark.parametrize("candidates", ["minhash", "exact"])
+def test_near_dedup_of_no_rows_and_of_one_row(candidates: Literal["minhash", "exact"]) -> None:
+    nothing = pl.DataFrame(schema=CONVERSATIONS)
+    assert run_dataset_stage(NearDedup(candidates=candidates), nothing).kept.height == 0
+    assert cluster_of(near(chat("a", "x"), candidates=candidates)) == {"a": "a"}
+
+
+@pytest.mark.parametrize("criterion", ["prompt-and-answer", "conversation", "prompt", "answer"])
+def test_near_dedup_with_exact_candidates_decides_as_with_minhash(criterion: str) -> None:
+    rows = [*planted("both", "mixed", 60), chat("e1", ""), chat("e2", ""), chat("e3", "", ""), chat("e4", "", "")]
+    fast, exact = (near(*rows, criterion=criterion, candidates=how) for how in ("minhash", "exact"))
+    assert fast.kept.equals(exact.kept)
+    assert fast.rejected.equals(exact.rejected)
+
+
+@needs_shared
+@pytest.mark.slow
+@pytest.mark.parametrize("threshold", [0.7, 0.8])
+def test_near_dedup_of_real_rows_and_planted_copies_misses_less_than_one_in_a_hundred(threshold: float) -> None:
+    real = [
+        (row["instruction"] + "\n" + row["input"], row["output"])
+        for name in ("alpaca_data.json", "alpaca_zh/alpaca_zh-0-3252.json", "alpaca_zh/alpaca_zh-3252-6382.json")
+        for row in json.loads((SHARED / "data" / name).read_text(encoding="utf-8"))
+    ]
+    draw = oracle.dice(threshold)
+    copies = [
+        tuple(oracle.perturbed(draw, side, draw.choice(oracle.KINDS), draw.choice([0.02, 0.05, 0.1])) for side in row)
+        for row in draw.sample([row for row in real if min(map(len, row)) > 40], 8000)
+    ]
+    frame = conversations(*[chat(str(i), said, asked) for i, (asked, said) in enumerate(real + copies)])
+    fast, exact = (
+        set(ids(run_dataset_stage(NearDedup(threshold=threshold, candidates=how), frame).rejected))
+        for how in ("minhash", "exact")
+    )
+    assert len(exact) > 2000
+    assert len(fast & exact) / len(exact) >= 0.99
 
 
 def test_near_dedup_with_empty_shards_among_others() -> None:
