@@ -13,17 +13,9 @@ from sft_data.store.layout import parquet_files, scan_table
 
 __all__ = ["conversation_distributions", "token_distributions"]
 
-# About six bins for a factor of ten: lengths of texts spread over four powers of ten.
-LENGTHS = [
-    0.0,
-    1,
-    2,
-    3,
-    5,
-    7,
-    *(float(step * 10**power) for power in (1, 2, 3, 4) for step in (1, 1.5, 2, 3, 5, 7)),
-    1e5,
-]
+# Five bins for a factor of ten, all equally wide on a scale of factors (Renard's R5 series): texts spread over five
+# powers of ten, and bins of unequal width would show peaks that are none.
+LENGTHS = [0.0, 1, 2, 3, 4, 6, *(float(step * 10**power) for power in range(4) for step in (10, 16, 25, 40, 63)), 1e5]
 TURNS = [float(n) for n in (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 14, 16, 20, 30, 50)]
 SHARES = [round(n / 20, 2) for n in range(20)]
 

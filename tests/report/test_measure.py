@@ -87,8 +87,8 @@ def test_measure_answer_lengths_count_kept_and_rejected_rows(report):
     """Kept answers have 31, 12, 38, 27, 74, 46, 33 and 52 characters; rejected ones 31, 53 and 3."""
     chart = next(d for d in report.distributions if d.name == "answer_chars")
     bins = dict(zip(chart.edges, zip(chart.kept, chart.rejected, strict=True), strict=False))
-    kept = {10.0: 1, 20.0: 1, 30.0: 4, 50.0: 1, 70.0: 1}
-    rejected = {3.0: 1, 30.0: 1, 50.0: 1}
+    kept = {10.0: 1, 25.0: 4, 40.0: 2, 63.0: 1}
+    rejected = {3.0: 1, 25.0: 1, 40.0: 1}
     assert {edge: rows[0] for edge, rows in bins.items() if rows[0]} == kept
     assert {edge: rows[1] for edge, rows in bins.items() if rows[1]} == rejected
     assert (chart.figures["min"], chart.figures["max"]) == (12, 74)
