@@ -12,7 +12,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from sft_data.dedup import matching
-from sft_data.dedup.minhash import bands_for, bands_of_rows
+from sft_data.dedup.minhash import bands_by_datasketch, bands_for, bands_of_rows
 from sft_data.dedup.parts import PARTS, part_texts
 from sft_data.dedup.prefixes import prefix_buckets
 from sft_data.dedup.ranking import Keep, rank_columns, ranking
@@ -71,6 +71,9 @@ class NearDedup(StageConfig):
         "minhash",
         description="how pairs are found: by MinHash bands, or by a join that misses none and needs more memory",
     )
+    backend: Literal["fast", "datasketch"] = Field(
+        "fast", description="who computes the signatures; both give the same, datasketch takes some 40 times as long"
+    )
     ngram: int = Field(5, ge=1, le=32, description="units in one shingle: words, or characters of Chinese and the like")
     num_perm: int = Field(128, ge=16, le=1024, description="permutations of a MinHash signature")
     seed: int = Field(1, ge=0, lt=1 << 32, description="seed of the permutations")
@@ -83,7 +86,8 @@ class NearDedup(StageConfig):
         hashes = sets.values.astype(np.uint32) ^ tags
         counts = sets.counts.reshape(rows, width)
         bands = bands_for(self.threshold, self.num_perm)
-        union, alone = bands_of_rows(hashes, counts, bands, self.num_perm, self.seed)
+        made_by = bands_of_rows if self.backend == "fast" else bands_by_datasketch
+        union, alone = made_by(hashes, counts, bands, self.num_perm, self.seed)
         columns: dict[str, npt.NDArray[Any]] = {
             "keys": sets.keys.reshape(rows, width),
             "numbers": sets.numbers.reshape(rows, width),

@@ -352,6 +352,15 @@ def test_near_dedup_with_exact_candidates_decides_as_with_minhash(criterion: str
     assert fast.rejected.equals(exact.rejected)
 
 
+@pytest.mark.parametrize("criterion", ["prompt-and-answer", "answer"])
+def test_near_dedup_by_datasketch_decides_the_same_from_the_same_sketches(criterion: Literal["answer"]) -> None:
+    frame = conversations(*planted("datasketch", "mixed", 30), chat("e1", "", ""), chat("e2", "", ""))
+    fast, slow = (NearDedup(criterion=criterion, backend=backend) for backend in ("fast", "datasketch"))
+    assert fast.sketch(frame).equals(slow.sketch(frame))
+    assert slow.sketch(frame.clear()).schema == fast.sketch(frame).schema
+    assert run_dataset_stage(slow, frame).kept.equals(run_dataset_stage(fast, frame).kept)
+
+
 @needs_shared
 @pytest.mark.slow
 @pytest.mark.parametrize("threshold", [0.7, 0.8])
