@@ -6,7 +6,6 @@ tools come as turns of their own (`function_call`) or inside an assistant turn (
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from itertools import chain
 from operator import itemgetter
@@ -16,6 +15,7 @@ import numpy as np
 from sft_data.formats.fields import Fields, kind_of, text_of
 from sft_data.formats.tools import calls_of, parse_calls, tools_text
 from sft_data.formats.turns import Draft, NoTalk, Talk, Turn, draft_of
+from sft_data.sources.decode import loads
 from sft_data.sources.rows import Json
 
 __all__ = ["FIELDS", "ROLE_OF", "convert", "turns_of"]
@@ -101,8 +101,8 @@ def _listed(given: Json, name: str) -> list[Json]:
     """A list of turns, which tables hold as JSON text."""
     if isinstance(given, str) and given.lstrip().startswith("["):
         try:
-            given = json.loads(given)
-        except (ValueError, RecursionError) as error:
+            given = loads(given)
+        except ValueError as error:
             raise NoTalk("wrong-type", f"`{name}` is text but no JSON list: {error}") from None
     if not isinstance(given, list):
         raise NoTalk("wrong-type", f"`{name}` is of type {kind_of(given)}, not a list of turns")
@@ -206,7 +206,7 @@ def _part_call(part: dict[str, Json]) -> Json:
 
 
 def _first_call(text: str) -> Json:
-    calls = json.loads(text)
+    calls = loads(text)
     if len(calls) != 1:
         raise NoTalk("bad-tool-call", "a part holds several calls")
     return calls[0]

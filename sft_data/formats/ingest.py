@@ -62,6 +62,7 @@ CODES: Mapping[str, str] = {
     "row-too-large": "The row is longer than `limits.max_row_bytes`.",
     "row-too-deep": "The row is nested deeper than `limits.max_nesting`.",
     "unreadable-file": "The file's compression is damaged or cut off: what stands behind cannot be read.",
+    "unsafe-member": "The path of an archive's member leaves the archive's folder.",
     "file-too-large": "The compressed file grows beyond `limits.max_inflation` times its size.",
     # stage "normalize": the row was read but is no conversation
     "not-an-object": "The row is a number, a text or a list, not an object with fields.",

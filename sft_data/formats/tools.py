@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
-
 from sft_data.formats.fields import kind_of
 from sft_data.formats.turns import NoTalk
-from sft_data.sources.decode import dump
+from sft_data.sources.decode import dump, loads
 from sft_data.sources.rows import Json
 
 __all__ = ["calls_of", "parse_calls", "tools_text"]
@@ -19,8 +17,8 @@ def parse_calls(text: str) -> str:
     '[{"name":"f","arguments":{"x":1}}]'
     """
     try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        value = loads(text)
+    except ValueError as error:
         raise NoTalk("bad-tool-call", f"a call of a tool is not JSON: {error}") from None
     return calls_of(value)
 
@@ -53,8 +51,8 @@ def _call(call: Json) -> dict[str, Json]:
 def _object(text: str) -> Json:
     """Arguments given as JSON text of an object become that object; any other text stays text."""
     try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
+        value = loads(text)
+    except ValueError:
         return text
     return value if isinstance(value, dict) else text
 
@@ -63,8 +61,8 @@ def tools_text(value: Json) -> str | None:
     """JSON text of the offered tools; None where the row offers none."""
     if isinstance(value, str) and value.strip():
         try:
-            value = json.loads(value)
-        except (ValueError, RecursionError) as error:
+            value = loads(value)
+        except ValueError as error:
             raise NoTalk("bad-tools", f"`tools` is text but not JSON: {error}") from None
     if not value:
         return None

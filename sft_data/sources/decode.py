@@ -15,7 +15,7 @@ import orjson
 from sft_data.sources.rows import Json
 from sft_data.sources.settings import Source
 
-__all__ = ["Refused", "decode_batch", "decode_row", "dump"]
+__all__ = ["Refused", "decode_batch", "decode_row", "dump", "loads"]
 
 
 class Refused(Exception):  # noqa: N818 - not an error of the program: the reader turns it into a rejection
@@ -112,6 +112,28 @@ def _duplicate(raw: bytes) -> str:
     except ValueError as error:
         return str(error)
     return "a key stands more than once in an object"
+
+
+def loads(text: str) -> Json:
+    """JSON inside of a text, as strictly as a row: ValueError for NaN, keys that stand twice and half surrogates.
+
+    >>> loads('{"n": 18446744073709551616}')
+    {'n': 18446744073709551616}
+    """
+    try:
+        value = json.loads(text, parse_constant=_no_constant, object_pairs_hook=_unique)
+        json.dumps(value, ensure_ascii=False).encode()
+    except Refused as refused:
+        raise ValueError(refused.detail) from None
+    except UnicodeEncodeError:
+        raise ValueError("half of a surrogate pair stands alone") from None
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    return value
+
+
+def _no_constant(name: str) -> Json:
+    raise ValueError(f"{name} is no JSON")
 
 
 def dump(value: Json) -> str:

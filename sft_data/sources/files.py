@@ -6,16 +6,20 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from sft_data.errors import SourceError
 from sft_data.sources.settings import Source
 
-__all__ = ["SourceFile", "find_files"]
+__all__ = ["TEXT_SUFFIXES", "SourceFile", "find_files", "plain_suffix"]
 
 # In a folder only files with one of these endings are data; a README beside them is not.
-DATA_SUFFIXES = frozenset({".json", ".jsonl", ".ndjson"})
+TEXT_SUFFIXES = frozenset({".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".yaml", ".yml"})
+TABLE_SUFFIXES = frozenset({".parquet", ".arrow"})
+ARCHIVE_SUFFIXES = frozenset({".zip", ".tar", ".tgz", ".tbz2", ".txz"})
 PACKED_SUFFIXES = frozenset({".gz", ".zst", ".zstd", ".bz2", ".xz"})
+# What `save_to_disk` writes beside its Arrow files: about the data, not data.
+_DESCRIPTIONS = frozenset({"dataset_info.json", "state.json", "dataset_dict.json"})
 _MAGIC = frozenset("*?[")
 
 
@@ -54,12 +58,18 @@ def _source_file(path: Path, folder: Path) -> SourceFile:
     return SourceFile(absolute.relative_to(folder.absolute()).as_posix(), absolute, absolute.stat().st_size)
 
 
-def is_data(path: Path) -> bool:
-    """Whether a file's ending says that it holds rows, compressed or not."""
+def plain_suffix(path: PurePath) -> str:
+    """The ending that says what a file holds, below the endings of compression: `.csv` of `a.csv.gz`."""
     suffixes = [suffix.lower() for suffix in path.suffixes]
     while suffixes and suffixes[-1] in PACKED_SUFFIXES:
         suffixes.pop()
-    return bool(suffixes) and suffixes[-1] in DATA_SUFFIXES
+    return suffixes[-1] if suffixes else ""
+
+
+def is_data(path: PurePath) -> bool:
+    """Whether a file's ending says that it holds rows, compressed or not."""
+    suffix = plain_suffix(path)
+    return suffix in TEXT_SUFFIXES | TABLE_SUFFIXES | ARCHIVE_SUFFIXES and path.name not in _DESCRIPTIONS
 
 
 def _visible(path: Path, folder: Path) -> bool:
@@ -91,7 +101,7 @@ def _nothing_found(source: Source, pattern: Path, folder: Path) -> str:
     if existing != folder:
         return f"{message}: there is no folder {folder}; {existing} holds {_listing(existing, folder.name)}"
     if pattern.is_dir():
-        kinds = ", ".join(sorted(DATA_SUFFIXES))
+        kinds = ", ".join(sorted(TEXT_SUFFIXES | TABLE_SUFFIXES | ARCHIVE_SUFFIXES))
         return f"{message}: no file in {folder} ends in {kinds} (compressed or not); it holds {_listing(folder, '')}"
     return f"{message}: looked in {folder}, which holds {_listing(folder, pattern.name)}"
 

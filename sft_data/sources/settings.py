@@ -37,7 +37,7 @@ class Limits(BaseModel):
         16 * 2**20, ge=2, description="longest row read, in bytes; a longer one is rejected and never held in memory"
     )
     max_nesting: int = Field(
-        100, ge=1, le=1000, description="deepest nesting of lists and objects inside a row, the row itself counted"
+        100, ge=1, le=200, description="deepest nesting of lists and objects inside a row, the row itself counted"
     )
     max_inflation: int = Field(
         1_000, ge=1, description="a compressed file may grow to this many times its size (small files: to 64 MiB)"

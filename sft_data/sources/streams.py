@@ -10,12 +10,14 @@ import bz2
 import codecs
 import gzip
 import lzma
+import tarfile
+import zipfile
 import zlib
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO, Any, Literal
 
 import pyarrow as pa
 
@@ -42,6 +44,20 @@ _MARKS = {  # byte order marks, longest first
 }
 
 
+_BROKEN = (
+    OSError,
+    EOFError,
+    zlib.error,
+    lzma.LZMAError,
+    pa.ArrowException,
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    KeyError,  # a member that the archive's own list names but that is not there
+    RuntimeError,  # a member that needs a password
+    NotImplementedError,  # a member compressed in a way that nobody knows
+)
+
+
 class Damage(Exception):  # noqa: N818 - not an error of the program: the reader turns it into a rejection
     """The rest of a file cannot be read: wrong or truncated compression, or a decompression bomb."""
 
@@ -56,6 +72,8 @@ class Text:
 
     compression: Compression
     encoding: str  # a codec name; "utf-8-sig" where a mark must be skipped
+    archive: Literal["none", "zip", "tar"] = "none"
+    member: str = ""  # of the archive; it is read where it lies and never written to disk
 
 
 def compression_of(head: bytes) -> Compression:
@@ -67,7 +85,7 @@ def encoding_of(sample: bytes) -> str:
     """The encoding of a text by its first megabyte: marks, then the zero bytes of UTF-16, then validity.
 
     A text with some invalid bytes is still UTF-8 (those rows are rejected); it is GB18030 only where UTF-8 fails on
-    a fifth of its non-ASCII bytes (of Chinese text in GB18030 it fails on about half) and GB18030 on none.
+    a fifth of the non-ASCII bytes (of Chinese in GB18030 it fails on about half) and the text is Chinese in GB18030.
 
     >>> encoding_of("你好，世界".encode("gb18030")), encoding_of("naïve".encode())
     ('gb18030', 'utf-8')
@@ -76,36 +94,39 @@ def encoding_of(sample: bytes) -> str:
         if sample.startswith(mark):
             return name
     zeros = (sample[0::2].count(0), sample[1::2].count(0))
-    if max(zeros) * 5 > len(sample):  # ASCII punctuation in UTF-16: many zeros, all on one side
+    # ASCII punctuation in UTF-16: many zeros, all on one side, from the beginning. A full disk leaves them on both.
+    if 0 in sample[:4] and max(zeros) * 5 > len(sample) and min(zeros) * 4 < max(zeros):
         return "utf-16-le" if zeros[1] > zeros[0] else "utf-16-be"
     foreign = len(sample) - len(sample.translate(None, bytes(range(128, 256))))
     kept = len(sample.decode("utf-8", "ignore").encode())
-    if foreign and (len(sample) - kept) * 5 > foreign and _decodes(sample, "gb18030"):
+    if foreign and (len(sample) - kept) * 5 > foreign and _is_chinese(sample):
         return "gb18030"
     return "utf-8"
 
 
-def _decodes(sample: bytes, encoding: str) -> bool:
+def _is_chinese(sample: bytes) -> bool:
+    """Whether a sample is valid GB18030 and nearly all its characters are of the common set, GB 2312."""
     try:
-        codecs.getincrementaldecoder(encoding)("strict").decode(sample)
+        text = codecs.getincrementaldecoder("gb18030")("strict").decode(sample)
     except UnicodeDecodeError:
         return False
-    return True
+    foreign = [character for character in text if character > "\x7f"]
+    common = len("".join(foreign).encode("gb2312", "ignore")) // 2
+    return common >= 4 and common >= len(foreign) * 0.8
 
 
-def read_pieces(path: Path, text: Text, limits: Limits, start: int = 0, end: int | None = None) -> Iterator[bytes]:
+def read_pieces(path: Path, text: Text, limits: Limits, start: int = 0, end: int | None = None) -> Generator[bytes]:
     """UTF-8 pieces of about PIECE bytes (`start`, `end`: of a plain file). Raises Damage behind the last good one."""
-    if text.compression == "none":
+    if text.compression == "none" and text.archive == "none":
         pieces = _plain(path, start, end)
     else:
-        size = path.stat().st_size
-        pieces = _inflated(path, text.compression, max(_FREE_INFLATION, size * limits.max_inflation))
+        pieces = _inflated(path, text, limits)
     if text.encoding == "utf-8":
         return pieces
     return _transcoded(pieces, text.encoding)
 
 
-def _plain(path: Path, start: int, end: int | None) -> Iterator[bytes]:
+def _plain(path: Path, start: int, end: int | None) -> Generator[bytes]:
     with path.open("rb", buffering=0) as stream:
         stream.seek(start)
         left = (path.stat().st_size if end is None else end) - start
@@ -114,40 +135,60 @@ def _plain(path: Path, start: int, end: int | None) -> Iterator[bytes]:
             yield piece
 
 
-def _inflated(path: Path, compression: Compression, limit: int) -> Iterator[bytes]:
+def _inflated(path: Path, text: Text, limits: Limits) -> Generator[bytes]:
+    kind = text.archive if text.compression == "none" else text.compression
+    limit = max(_FREE_INFLATION, path.stat().st_size * limits.max_inflation)
     total, held = 0, bytearray()
-    damage = None
-    with closing(_open(path, compression)) as stream:
-        while True:
-            try:
-                piece = getattr(stream, "read1", stream.read)(PIECE)
-            except (OSError, EOFError, zlib.error, lzma.LZMAError, pa.ArrowException, ValueError) as error:
-                damage = Damage("unreadable-file", f"{compression} data is damaged behind byte {total}: {error}")
-                break
-            total += len(piece)
-            held += piece
-            if total > limit:
-                damage = Damage("file-too-large", f"grows to more than {limit} bytes when decompressed (max_inflation)")
-                break
-            if len(held) >= PIECE or not piece:
-                yield bytes(held)
-                held.clear()
-            if not piece:
-                return
+    with ExitStack() as stack:
+        try:
+            stream = _open(path, text, stack)
+            while piece := getattr(stream, "read1", stream.read)(PIECE):
+                total += len(piece)
+                held += piece
+                if total > limit:
+                    raise Damage("file-too-large", f"grows to more than {limit} bytes when unpacked (max_inflation)")
+                if len(held) >= PIECE:
+                    yield bytes(held)
+                    held.clear()
+        except _BROKEN as error:
+            damage = Damage("unreadable-file", f"{kind} data is damaged behind byte {total}: {error}")
+        except Damage as error:
+            damage = error
+        else:
+            yield bytes(held)
+            return
     yield bytes(held)
     raise damage
 
 
-def _open(path: Path, compression: Compression) -> gzip.GzipFile | bz2.BZ2File | lzma.LZMAFile | IO[bytes]:
+def _open(path: Path, text: Text, stack: ExitStack) -> IO[bytes]:
+    """The bytes of a file or of a member of an archive, decompressed."""
+    raw: IO[bytes]
+    if text.archive == "zip":
+        raw = stack.enter_context(stack.enter_context(zipfile.ZipFile(path)).open(text.member))
+    elif text.archive == "tar":
+        archive = stack.enter_context(tarfile.open(path))  # noqa: SIM115 - the stack is its context
+        inside = archive.extractfile(text.member)
+        if inside is None:
+            raise OSError(f"{text.member} is no file")
+        raw = stack.enter_context(inside)
+    else:
+        raw = stack.enter_context(path.open("rb"))
+    return stack.enter_context(_decompressed(raw, text.compression)) if text.compression != "none" else raw
+
+
+def _decompressed(raw: IO[bytes], compression: Compression) -> IO[bytes]:
+    stream: Any
     if compression == "gzip":
-        return gzip.open(path, "rb")
-    if compression == "bz2":
-        return bz2.open(path, "rb")
-    if compression == "xz":
-        return lzma.open(path, "rb")
-    # pyarrow reports a truncated frame; zstandard's reader ends without a word.
-    stream: IO[bytes] = pa.CompressedInputStream(pa.OSFile(str(path)), "zstd")
-    return stream
+        stream = gzip.GzipFile(fileobj=raw, mode="rb")
+    elif compression == "bz2":
+        stream = bz2.BZ2File(raw)
+    elif compression == "xz":
+        stream = lzma.LZMAFile(raw)  # noqa: SIM115 - the caller's stack is its context
+    else:  # pyarrow reports a truncated frame; zstandard's reader ends without a word
+        stream = pa.CompressedInputStream(pa.PythonFile(raw, mode="r"), "zstd")
+    opened: IO[bytes] = stream
+    return opened
 
 
 def _mark_invalid(error: UnicodeError) -> tuple[str, int]:
@@ -159,7 +200,7 @@ def _mark_invalid(error: UnicodeError) -> tuple[str, int]:
 codecs.register_error("sft-data-invalid", _mark_invalid)
 
 
-def _transcoded(pieces: Iterator[bytes], encoding: str) -> Iterator[bytes]:
+def _transcoded(pieces: Iterator[bytes], encoding: str) -> Generator[bytes]:
     """UTF-8 of `pieces`; what is invalid in `encoding` becomes a lone surrogate, which no JSON reader accepts."""
     decoder = codecs.getincrementaldecoder(encoding)("sft-data-invalid")
     for piece in pieces:

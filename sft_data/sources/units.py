@@ -9,22 +9,26 @@ from __future__ import annotations
 import codecs
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
 from typing import Literal
 
+import numpy as np
 import orjson
 
-from sft_data.sources.files import SourceFile
+from sft_data.sources.archives import members
+from sft_data.sources.files import SourceFile, plain_suffix
 from sft_data.sources.json_lines import read_lines
 from sft_data.sources.json_list import read_list
-from sft_data.sources.rows import Rows
+from sft_data.sources.rows import Broken, Rows
 from sft_data.sources.settings import Source
 from sft_data.sources.streams import Damage, Text, compression_of, encoding_of, read_pieces
+from sft_data.sources.tables import read_arrow, read_csv, read_parquet, read_yaml
 
 __all__ = ["Unit", "read_rows", "units"]
 
-Layout = Literal["lines", "list", "wrapped", "values"]
+Layout = Literal["lines", "list", "wrapped", "values", "csv", "tsv", "yaml", "parquet", "arrow", "unsafe-member"]
 
 RANGE = 64 * 2**20  # bytes of a plain JSON Lines file that are one unit
 BATCH = 2048  # rows decoded at a time
@@ -59,40 +63,85 @@ def units(source: Source, files: Sequence[SourceFile]) -> list[Unit]:
 
 def read_rows(unit: Unit, source: Source, batch: int = BATCH) -> Iterator[Rows]:
     """The rows of a unit in small batches: broken ones too."""
+    if unit.layout == "parquet":
+        return read_parquet(unit.path, batch)
+    if unit.layout == "arrow":
+        return read_arrow(unit.path, batch)
+    if unit.layout == "unsafe-member":
+        broken = Broken(0, None, None, "unsafe-member", "its path leaves the archive's folder", unit.text.member[:1000])
+        return iter([Rows([], np.zeros(0, np.int64), [broken])])
+    return _read_text(unit, source, batch)
+
+
+def _read_text(unit: Unit, source: Source, batch: int) -> Iterator[Rows]:
     pieces = read_pieces(unit.path, unit.text, source.limits, unit.start, unit.end)
+    if unit.layout == "yaml":
+        return read_yaml(pieces, batch)
+    if unit.layout in {"csv", "tsv"}:
+        return read_csv(pieces, source, "," if unit.layout == "csv" else "\t", batch)
     if unit.layout == "lines":
         return read_lines(pieces, source, unit.row, unit.start, batch)
     return read_list(pieces, source, unit.opening, batch, layout=unit.layout)
 
 
 def _units_of(source: Source, file: SourceFile) -> Iterator[Unit]:
-    text, sample = _look(source, file)
-    layout, opening = _layout(source, sample)
-    if layout == "lines" and text == Text("none", "utf-8") and file.size > RANGE:
-        yield from _ranges(file, text)
-    else:
-        yield Unit(file.name, file.path, text, layout, opening)
-
-
-def _look(source: Source, file: SourceFile) -> tuple[Text, bytes]:
-    """How a file's text is stored, and its first piece as UTF-8."""
     with file.path.open("rb") as stream:
-        compression = compression_of(stream.read(16))
-    raw = Text(compression, "utf-8")
-    try:
-        sample = next(read_pieces(file.path, raw, source.limits), b"")
-    except Damage:
-        sample = b""
+        head = stream.read(512)
+    if (binary := _binary(source, head, file.name)) is not None:
+        yield Unit(file.name, file.path, Text("none", "utf-8"), binary)
+        return
+    for name, place in members(file, head):
+        if place.archive != "none" and _unsafe(place.member):
+            yield Unit(name, file.path, place, "unsafe-member")
+            continue
+        text, sample = _look(source, file, place)
+        layout, opening = _layout(source, sample, name)
+        if layout == "lines" and text == Text("none", "utf-8") and file.size > RANGE:
+            yield from _ranges(file, text)
+        else:
+            yield Unit(name, file.path, text, layout, opening)
+
+
+def _binary(source: Source, head: bytes, name: str) -> Layout | None:
+    """Parquet and Arrow are known by their first bytes."""
+    if source.container == "parquet" or (source.container == "auto" and head.startswith(b"PAR1")):
+        return "parquet"
+    stream = head.startswith(b"\xff\xff\xff\xff") and name.endswith(".arrow")
+    if source.container == "arrow" or (source.container == "auto" and (head.startswith(b"ARROW1") or stream)):
+        return "arrow"
+    return None
+
+
+def _unsafe(member: str) -> bool:
+    path = PurePosixPath(member.replace("\\", "/"))
+    return path.is_absolute() or ".." in path.parts or ":" in path.parts[0]
+
+
+def _look(source: Source, file: SourceFile, place: Text) -> tuple[Text, bytes]:
+    """How a text is stored, and its first piece as UTF-8."""
+    first = _first_piece(source, file, replace(place, compression="none"))
+    compression = compression_of(first)
+    sample = first if compression == "none" else _first_piece(source, file, replace(place, compression=compression))
     encoding = encoding_of(sample) if source.encoding == "auto" else source.encoding
     if encoding == "utf-8" and sample.startswith(codecs.BOM_UTF8):
         encoding = "utf-8-sig"
     if encoding != "utf-8":
         sample = codecs.getincrementaldecoder(encoding)("replace").decode(sample).encode()
-    return Text(compression, encoding), sample
+    return replace(place, compression=compression, encoding=encoding), sample
 
 
-def _layout(source: Source, sample: bytes) -> tuple[Layout, int]:
+def _first_piece(source: Source, file: SourceFile, text: Text) -> bytes:
+    try:
+        with closing(read_pieces(file.path, text, source.limits)) as pieces:
+            return next(pieces, b"")
+    except Damage:
+        return b""
+
+
+def _layout(source: Source, sample: bytes, name: str) -> tuple[Layout, int]:
     """How rows lie in a text that begins with `sample`, and where the first can begin."""
+    if (said := _said(source, name)) is not None:
+        return said, 0
     body = sample.lstrip()
     place = len(sample) - len(body)
     if source.container == "jsonl" or (source.container == "auto" and _looks_like_lines(body)):
@@ -104,21 +153,28 @@ def _layout(source: Source, sample: bytes) -> tuple[Layout, int]:
     return "values", place
 
 
+def _said(source: Source, name: str) -> Layout | None:
+    """CSV, TSV and YAML have no first bytes of their own: the pipeline or the file's ending says it."""
+    endings = {".csv": "csv", ".tsv": "tsv", ".yaml": "yaml", ".yml": "yaml"}
+    kind = endings.get(plain_suffix(PurePosixPath(name))) if source.container == "auto" else source.container
+    table: dict[str, Layout] = {"csv": "csv", "tsv": "tsv", "yaml": "yaml"}
+    return table.get(kind or "")
+
+
 def _looks_like_lines(body: bytes) -> bool:
     """Whether each line is a value of its own. One line alone is a list or a wrapped list where it looks like one."""
     lines = [line.strip() for line in body.split(b"\n", 200)[:200] if line.strip()]
     if not lines or body[:1] not in (b"[", b"{"):
         return True
+    objects = sum(line.startswith(b"{") and _is_value(line) for line in lines)
+    if body.startswith(b"["):
+        return objects * 2 > len(lines)
     if len(lines) == 1:
-        return body.startswith(b"{") and not _WRAPPED.match(body)
-    if body.startswith(b"[") and not _is_value(lines[0]):
-        return False
-    return _is_value(lines[0]) or sum(map(_is_value, lines)) * 4 >= len(lines)
+        return not _WRAPPED.match(body)
+    return _is_value(lines[0]) or objects * 4 >= len(lines)
 
 
 def _is_value(line: bytes) -> bool:
-    if line[:1] not in (b"{", b"["):
-        return False
     try:
         orjson.loads(line)
     except orjson.JSONDecodeError:
