@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import ClassVar, Literal
 
 import ftfy
@@ -11,7 +11,7 @@ import ftfy.badness
 import polars as pl
 from pydantic import Field
 
-from sft_data.schema import EDITS, MESSAGE
+from sft_data.clean.edit import Edit, edit_texts
 from sft_data.stage import Outcome, StageConfig
 
 __all__ = ["RepairText", "repair"]
@@ -147,51 +147,10 @@ class RepairText(StageConfig):
     fix: tuple[Repair, ...] = Field(_ALL, min_length=1, description="which kinds of damage are repaired")
 
     def apply(self, frame: pl.DataFrame) -> Outcome:
-        turns = _turns(frame)
-        mended, ledger = [], []
-        for field in ("content", "reasoning"):
-            damaged = [_may_hold(damage, pl.col(field)) for damage in self.fix]
-            for row, turn, text in turns.filter(pl.any_horizontal(damaged)).select("row", "turn", field).iter_rows():
-                after, found = repair(text, self.fix)
-                if found:
-                    mended.append((row, turn, field, after))
-                    ledger += [(row, *entry) for entry in found]
-        if not mended:
-            return Outcome(frame)
-        return Outcome(_with_texts(frame, turns, mended), edited=_ledger(frame, ledger))
+        def damaged(field: str) -> pl.Expr:
+            return pl.any_horizontal(_may_hold(damage, pl.col(field)) for damage in self.fix)
 
+        def mend(text: str) -> tuple[str, Sequence[Edit]]:
+            return repair(text, self.fix)
 
-def _turns(frame: pl.DataFrame) -> pl.DataFrame:
-    """One row per turn: the row's number, the turn's number, the turn's fields."""
-    exploded = frame.select(row=pl.int_range(pl.len(), dtype=pl.Int64), messages=pl.col("messages")).explode("messages")
-    return exploded.unnest("messages").with_columns(turn=pl.int_range(pl.len(), dtype=pl.Int64))
-
-
-def _with_texts(frame: pl.DataFrame, turns: pl.DataFrame, mended: list[tuple[int, int, str, str]]) -> pl.DataFrame:
-    """`frame` with new texts in some turns."""
-    new = pl.DataFrame(
-        mended, schema={"row": pl.Int64, "turn": pl.Int64, "field": pl.String, "text": pl.String}, orient="row"
-    )
-    told = turns.filter(pl.col("row").is_in(new["row"].unique().implode()))
-    for field in ("content", "reasoning"):
-        texts = new.filter(pl.col("field") == field).select("turn", "text")
-        told = told.join(texts, on="turn", how="left", maintain_order="left")
-        told = told.with_columns(pl.coalesce("text", field).alias(field)).drop("text")
-    rows = told.group_by("row", maintain_order=True).agg(mended=pl.struct(*MESSAGE.to_schema()))
-    numbered = frame.with_columns(row=pl.int_range(pl.len(), dtype=pl.Int64))
-    joined = numbered.join(rows, on="row", how="left", maintain_order="left")
-    return joined.with_columns(messages=pl.coalesce("mended", "messages")).select(frame.columns)
-
-
-def _ledger(frame: pl.DataFrame, entries: list[tuple[int, Repair, int, str]]) -> pl.DataFrame:
-    """One entry per row and kind of damage, in row order."""
-    told = pl.DataFrame(
-        entries, schema={"row": pl.Int64, "code": pl.String, "count": pl.Int64, "detail": pl.String}, orient="row"
-    )
-    whole = (
-        told.group_by("row", "code", maintain_order=True)
-        .agg(pl.col("count").sum(), pl.col("detail").first())
-        .sort("row", maintain_order=True)
-    )
-    named = whole.with_columns(frame["id"].gather(whole["row"]))
-    return named.select(*(name for name in EDITS if name in named.columns))
+        return edit_texts(frame, damaged, {"content": mend, "reasoning": mend})

@@ -1,0 +1,1 @@
+"""Personal data and secrets: found by shape and checksum, and masked."""
