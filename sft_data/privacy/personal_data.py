@@ -39,8 +39,8 @@ class PersonalData(StageConfig):
     shape, most of it invented.
 
     Names and postal addresses are not found: that takes a model. Contents, reasoning and the texts in tool calls are
-    masked; bare numbers in tool calls, tools and metadata columns are not looked at. The ledger tells how long a finding was and never what it said. Put
-    the stage before any that rejects, because rejected rows are kept with their text in the ledger.
+    masked; bare numbers in tool calls, tools and metadata columns are not looked at. The ledger tells how long a
+    finding was and never what it said. Put the stage before any that rejects: the ledger of rejections holds texts.
 
     Example: `{kind: personal-data, find: [secret, email]}`.
     """
