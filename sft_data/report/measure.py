@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import polars as pl
 
 from sft_data.report.distributions import conversation_distributions, token_distributions
@@ -28,7 +30,7 @@ from sft_data.store.layout import SPLITS, parquet_files, scan_table, splits_of
 from sft_data.store.manifest import Manifest
 from sft_data.store.read import load_manifest
 
-__all__ = ["measure"]
+__all__ = ["measure", "packs_needed"]
 
 
 def measure(folder: Path) -> Report:
@@ -37,7 +39,6 @@ def measure(folder: Path) -> Report:
     packing = _packing(folder, manifest)
     counts = manifest.counts
     trained = sum(split.trained_tokens for split in counts.splits.values())
-    slots = sum(split.pack_slots for split in counts.splits.values())
     distributions = [*conversation_distributions(folder), *token_distributions(folder)]
     return Report(
         name=manifest.name,
@@ -49,7 +50,7 @@ def measure(folder: Path) -> Report:
         tokens=counts.tokens,
         trained_tokens=trained,
         packs=counts.packs,
-        pack_fill=round(counts.tokens / slots, 6) if slots else None,
+        pack_fill=counts.pack_fill,
         checks=_checks(folder, manifest, packing),
         gates=_gates(manifest),
         funnel=_funnel(manifest),
@@ -151,13 +152,36 @@ def _packing(folder: Path, manifest: Manifest) -> list[Packing]:
                 pack_length=length,
                 packs=packs,
                 tokens=tokens,
-                lower_bound=-(-tokens // length),
+                lower_bound=packs_needed(index.select("tokens").collect()["tokens"].to_numpy(), length),
                 fill=round(tokens / (packs * length), 6) if packs else 0.0,
                 rows_per_pack=round(int(fills["rows"].sum()) / packs, 4) if packs else 0.0,
                 histogram=_fill_histogram(fills["tokens"] / length),
             )
         )
     return found
+
+
+def packs_needed(lengths: np.ndarray[Any, Any], room: int) -> int:
+    """A number of packs below which no packing can go: Martello and Toth's bound L2.
+
+    Tokens / room alone is too low where rows are long, since two rows longer than half a pack never share one. For a
+    length k, rows longer than room - k stand alone, rows longer than half stand apart from each other, and rows from k
+    to half fill what room these leave; the bound is the largest number of packs over all k.
+
+    >>> packs_needed(np.array([6, 6, 6, 4]), 10)
+    3
+    """
+    if len(lengths) == 0:
+        return 0
+    count = np.bincount(lengths, minlength=room + 1)[: room + 1].astype(np.int64)
+    rows, tokens = np.cumsum(count), np.cumsum(count * np.arange(room + 1))
+    half = room // 2
+    k = np.arange(half + 1)
+    alone = rows[room] - rows[room - k]
+    large, large_tokens = rows[room - k] - rows[half], tokens[room - k] - tokens[half]
+    small_tokens = tokens[half] - np.where(k > 0, tokens[k - 1], 0)
+    over = small_tokens - (large * room - large_tokens)
+    return int((alone + large + np.maximum(0, -(-over // room))).max())
 
 
 def _fill_histogram(fill: pl.Series) -> Distribution:

@@ -150,7 +150,7 @@ class Packing(_Model):
     pack_length: int
     packs: int
     tokens: int
-    lower_bound: int = Field(description="tokens / pack length, rounded up: fewer packs are impossible")
+    lower_bound: int = Field(description="fewer packs than this are impossible, by the lengths of the rows")
     fill: float = Field(description="tokens / (packs x pack length)")
     rows_per_pack: float
     histogram: Distribution

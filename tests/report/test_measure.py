@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import shutil
 
+import numpy as np
 import polars as pl
 import pytest
 
-from sft_data.report.measure import measure
+from sft_data.report.measure import measure, packs_needed
 from sft_data.report.model import Report
 from sft_data.store.read import load_manifest
 from tests.store.versions import HOSTILE, published, reseal, rewrite_parquet, row_id
@@ -109,6 +110,52 @@ def test_measure_packing_tells_the_lower_bound(report):
     assert (train.packs, train.lower_bound, train.rows_per_pack) == (2, 2, 3.0)
     assert train.fill == pytest.approx(409 / 512, abs=1e-6)
     assert sum(train.histogram.kept) == 2
+
+
+def fewest_packs(lengths, room):
+    """By trying every way to lay the rows into packs."""
+    best = len(lengths)
+
+    def lay(left, packs):
+        nonlocal best
+        if len(packs) >= best:
+            return
+        if not left:
+            best = len(packs)
+            return
+        first, *rest = left
+        for number, used in enumerate(packs):
+            if used + first <= room:
+                lay(rest, [*packs[:number], used + first, *packs[number + 1 :]])
+        lay(rest, [*packs, first])
+
+    lay(sorted(lengths, reverse=True), [])
+    return best
+
+
+@pytest.mark.parametrize(
+    ("lengths", "room", "bound"),
+    [
+        ([], 10, 0),
+        ([10, 10], 10, 2),
+        ([6, 6, 6, 4], 10, 3),
+        ([5, 5, 5], 10, 2),
+        ([1] * 11, 10, 2),
+        ([7, 7, 3, 3], 10, 2),
+        ([8, 8, 3, 3], 10, 3),
+    ],
+)
+def test_packs_needed_by_hand(lengths, room, bound):
+    assert packs_needed(np.array(lengths, dtype=np.int64), room) == bound
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_packs_needed_is_never_more_than_the_best_packing(seed):
+    random = np.random.default_rng(seed)
+    room = int(random.integers(5, 20))
+    lengths = random.integers(1, room + 1, size=int(random.integers(1, 9)))
+    bound = packs_needed(lengths, room)
+    assert -(-int(lengths.sum()) // room) <= bound <= fewest_packs(lengths.tolist(), room)
 
 
 def test_measure_sources_hold_their_own_codes_and_tokens(report):
