@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 from pydantic import Field
 
+from sft_data.dedup.older import OLDER, older_rows
 from sft_data.dedup.ranking import Keep, rank_columns, ranking
 from sft_data.stage import Decision, StageConfig
 
@@ -35,6 +36,7 @@ class ExactDedup(StageConfig):
     """
 
     scope: ClassVar[Literal["shard", "dataset"]] = "dataset"
+    files: ClassVar[tuple[str, ...]] = ("against",)
     codes: ClassVar[Mapping[str, str]] = {"exact-duplicate": "the same text as the row named as its twin"}
 
     kind: Literal["exact-dedup"] = "exact-dedup"
@@ -44,7 +46,8 @@ class ExactDedup(StageConfig):
     keep: Keep = Field("first", description="which copy stays: first, longest, or best by the column `score`")
     score: str = Field("score", description="column that `keep: best` goes by; the highest stays")
     sources: tuple[str, ...] = Field((), description="sources whose rows are preferred, in this order, before `keep`")
-    copies: int = Field(1, ge=1, description="how many rows with the same text stay")
+    copies: int = Field(1, ge=1, description="how many rows with the same text stay, older ones counted")
+    against: tuple[str, ...] = Field((), description=OLDER)
 
     def sketch(self, frame: pl.DataFrame) -> pl.DataFrame:
         texts = frame.select(_key_text(_ROLES[self.criterion])).to_series()
@@ -53,15 +56,18 @@ class ExactDedup(StageConfig):
         return frame.select(pl.col("id"), pl.Series("key", keys, dtype=pl.Binary), *ranks)
 
     def decide(self, sketches: Sequence[pl.DataFrame]) -> Decision:
-        slim = pl.concat([sketch.select("id", "key") for sketch in sketches])
-        claim = np.empty(slim.height, dtype=np.int64)
-        claim[ranking(sketches)] = np.arange(slim.height)
-        ordered = slim.with_columns(row=pl.int_range(pl.len(), dtype=pl.Int64), claim=pl.Series(claim)).sort("claim")
-        numbered = ordered.with_columns(
+        plain = self.model_copy(update={"keep": "first", "sources": (), "against": ()})
+        older = [plain.sketch(frame) for frame in older_rows(self.against)]
+        before = sum(sketch.height for sketch in older)  # rows that are there already: they stand first
+        slim = pl.concat([sketch.select("id", "key") for sketch in (*older, *sketches)])
+        claim = np.arange(slim.height, dtype=np.int64)
+        claim[ranking(sketches) + before] = np.arange(before, slim.height)
+        ordered = slim.with_columns(row=pl.int_range(pl.len(), dtype=pl.Int64) - before, claim=pl.Series(claim))
+        numbered = ordered.sort("claim").with_columns(
             number=pl.int_range(pl.len()).over("key"), twin=pl.col("id").first().over("key")
         )
         return Decision(
-            numbered.filter(pl.col("number") >= self.copies)
+            numbered.filter(pl.col("number") >= self.copies, pl.col("row") >= 0)
             .sort("row")
             .select(
                 "row",

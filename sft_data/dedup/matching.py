@@ -115,8 +115,10 @@ def copy_sets(offsets, values, wanted, starts, out):
             out[starts[row] : starts[row] + size] = values[offsets[row] : offsets[row + 1]]
 
 
-def greedy(sets: Sets, shared: Buckets, order: I64, rule: Rule) -> Found:
+def greedy(sets: Sets, shared: Buckets, order: I64, rule: Rule, settled: int = 0) -> Found:
     """Go through the rows in `order`; remove a row that is near a row kept before it, keep it otherwise.
+
+    The first `settled` rows of the order stay in any case.
 
     So every removed row is similar to the row that was kept for it, and unlike rows are never chained together. Of
     several kept rows the most similar one is named, of equals the one with the first claim.
@@ -125,7 +127,7 @@ def greedy(sets: Sets, shared: Buckets, order: I64, rule: Rule) -> Found:
     twin = np.full(rows, -1, dtype=np.int64)
     score = np.zeros(rows, dtype=np.float64)
     parts = np.zeros((rows, 3), dtype=np.float64)
-    _greedy(sets, shared, order, rule, twin, score, parts)
+    _greedy(sets, shared, order, rule, settled, twin, score, parts)
     return Found(twin, score, parts)
 
 
@@ -217,7 +219,7 @@ def _near(sets, i, j, rule, seen):
 
 
 @numba.njit(cache=True, nogil=True)
-def _greedy(sets, shared, order, rule, twin, score, parts):
+def _greedy(sets, shared, order, rule, settled, twin, score, parts):
     rows = len(order)
     head = np.full(shared.used, -1, dtype=np.int64)  # of each bucket, the place in `numbers` of the row kept last
     link = np.empty(len(shared.numbers), dtype=np.int64)  # ... and behind each, of the row kept before it
@@ -229,7 +231,7 @@ def _greedy(sets, shared, order, rule, twin, score, parts):
     seen = np.zeros(3, dtype=np.float64)
     for place in range(rows):
         i = order[place]
-        for mine in range(shared.offsets[i], shared.offsets[i + 1]):
+        for mine in range(shared.offsets[i], shared.offsets[i + 1] if place >= settled else 0):
             other = head[shared.numbers[mine]]
             while other >= 0:
                 j = owner[other]

@@ -13,6 +13,7 @@ from pydantic import Field
 
 from sft_data.dedup import matching
 from sft_data.dedup.minhash import bands_by_datasketch, bands_for, bands_of_rows
+from sft_data.dedup.older import OLDER, older_rows
 from sft_data.dedup.parts import PARTS, part_texts
 from sft_data.dedup.prefixes import prefix_buckets
 from sft_data.dedup.ranking import Keep, rank_columns, ranking
@@ -48,11 +49,15 @@ class NearDedup(StageConfig):
 
     It also adds `cluster`, the id of the first row of those that must not stand on both sides of a split: kept rows
     whose prompts or whole conversations are at least `threshold` similar, whatever their numbers, joined transitively.
+
+    `against` names datasets that are there already: their rows stand before all others and stay, a new row that is
+    near one of them goes, and a new row that stays takes over the cluster of the old rows it belongs to.
     """
 
     scope: ClassVar[Literal["shard", "dataset"]] = "dataset"
     adds: ClassVar[Mapping[str, pl.DataType]] = {"cluster": pl.String()}
     uses: ClassVar[tuple[str, ...]] = ("numba", "numpy")
+    files: ClassVar[tuple[str, ...]] = ("against",)
     codes: ClassVar[Mapping[str, str]] = {"near-duplicate": "nearly the same as the row named as its twin"}
 
     kind: Literal["near-dedup"] = "near-dedup"
@@ -67,6 +72,7 @@ class NearDedup(StageConfig):
     keep: Keep = Field("first", description="which row stays: first, longest, or best by the column `score`")
     score: str = Field("score", description="column that `keep: best` goes by; the highest stays")
     sources: tuple[str, ...] = Field((), description="sources whose rows are preferred, in this order, before `keep`")
+    against: tuple[str, ...] = Field((), description=OLDER)
     candidates: Literal["minhash", "exact"] = Field(
         "minhash",
         description="how pairs are found: by MinHash bands, or by a join that misses none and needs more memory",
@@ -103,18 +109,21 @@ class NearDedup(StageConfig):
         return frame.select(pl.col("id"), shingles, *arrays, *ranks)
 
     def decide(self, sketches: Sequence[pl.DataFrame]) -> Decision:
+        older, known = self._older()
+        sketches = [*older, *sketches]
+        before = len(known)  # rows that are there already: they stay, and stand first
         ids = pl.concat([sketch["id"] for sketch in sketches])
         if not len(ids):
             none = _rejections(self, ids, np.empty(0, np.int64), np.empty(0), np.empty((0, 3)))
             return Decision(none, pl.DataFrame({"cluster": ids}))
-        order = ranking(sketches)
+        order = np.concatenate([np.arange(before), ranking(sketches[len(older) :]) + before])
         relation = self.criterion if self.criterion in ("prompt", "answer") else "conversation"
         shared, sets = self._pairs(sketches, relation, np.ones(len(ids), dtype=np.bool_))
         rule = matching.Rule(
             matching.CRITERIA.index(self.criterion), self.threshold, self.same_numbers,
             self.short_answers == "same-prompt",
         )  # fmt: skip
-        removed = matching.greedy(sets, shared, order, rule)
+        removed = matching.greedy(sets, shared, order, rule, before)
         parent = np.arange(len(ids), dtype=np.int64)
         kept = removed.twin < 0
         for part in ("conversation", "prompt"):
@@ -126,7 +135,18 @@ class NearDedup(StageConfig):
         roots = _roots(parent)
         clusters = np.where(kept, roots, roots[np.where(kept, 0, removed.twin)])
         rejected = _rejections(self, ids, removed.twin, removed.score, removed.parts)
-        return Decision(rejected, pl.DataFrame({"cluster": ids.gather(clusters)}))
+        names = pl.concat([known, ids.slice(before)])
+        return Decision(
+            rejected.with_columns(pl.col("row") - before),
+            pl.DataFrame({"cluster": names.gather(clusters[before:])}),
+        )
+
+    def _older(self) -> tuple[list[pl.DataFrame], pl.Series]:
+        """Sketches of the rows that are there already, and the clusters that they are in."""
+        plain = self.model_copy(update={"keep": "first", "sources": (), "against": ()})
+        pairs = [(plain.sketch(frame), frame["cluster"]) for frame in older_rows(self.against)]
+        known = pl.concat([cluster for _, cluster in pairs]) if pairs else pl.Series("cluster", [], dtype=pl.String)
+        return [sketch for sketch, _ in pairs], known.alias("id")
 
     def _pairs(
         self, sketches: Sequence[pl.DataFrame], relation: str, takes_part: npt.NDArray[np.bool_]

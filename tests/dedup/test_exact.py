@@ -1,4 +1,5 @@
 import unicodedata
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -118,6 +119,14 @@ def test_exact_dedup_keeps_one_of_each_text_for_any_cut_into_shards(answers: lis
     stage = ExactDedup()
     decision = stage.decide([stage.sketch(frame.slice(at, 3)) for at in range(0, max(1, frame.height), 3)])
     assert apply_decision(stage, frame, decision).rejected.equals(outcome.rejected)
+
+
+def test_exact_dedup_against_an_older_dataset_removes_what_it_has(tmp_path: Path) -> None:
+    conversations(chat("old", "Paris."), chat("old2", "Paris.")).write_parquet(tmp_path / "old.parquet")
+    frame = conversations(chat("a", "Rome."), chat("b", "Paris. "), chat("c", "Rome."))
+    outcome = run_dataset_stage(ExactDedup(against=(str(tmp_path / "old.parquet"),), keep="longest"), frame)
+    assert outcome.rejected.select("id", "twin").rows() == [("b", "old"), ("c", "a")]
+    assert ids(run_dataset_stage(ExactDedup(), frame).kept) == ["a", "b"]
 
 
 def test_exact_dedup_of_an_empty_frame_is_empty() -> None:

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sft_data.dedup.near import NearDedup
+from sft_data.errors import SourceError
 from sft_data.schema import CONVERSATIONS
 from sft_data.stage import Outcome, apply_decision, run_dataset_stage
 from tests.dedup import oracle
@@ -350,6 +351,41 @@ def test_near_dedup_with_exact_candidates_decides_as_with_minhash(criterion: str
     fast, exact = (near(*rows, criterion=criterion, candidates=how) for how in ("minhash", "exact"))
     assert fast.kept.equals(exact.kept)
     assert fast.rejected.equals(exact.rejected)
+
+
+def test_near_dedup_against_an_older_version_decides_as_over_all_rows_at_once(tmp_path: Path) -> None:
+    rows = planted("older", "mixed", 60)
+    early = run_dataset_stage(NearDedup(), conversations(*rows[:100])).kept
+    (tmp_path / "v1" / "conversations" / "train").mkdir(parents=True)
+    early.write_parquet(tmp_path / "v1" / "conversations" / "train" / "00000.parquet", row_group_size=17)
+    late = near(*rows[100:], against=(str(tmp_path / "v1"),))
+    whole = near(*rows)
+    assert ids(early) + ids(late.kept) == ids(whole.kept)
+    told = ("id", "twin", "score", "detail")
+    assert late.rejected.select(told).rows() == whole.rejected.select(told).rows()[100 - early.height :]
+    together = cluster_of(whole)
+    assert cluster_of(late) == {name: together[name] for name in ids(late.kept)}
+
+
+def test_near_dedup_against_an_older_version_takes_over_its_clusters(tmp_path: Path) -> None:
+    old = conversations(chat("old", "One.", LONG)).with_columns(cluster=pl.lit("first"))
+    old.write_parquet(tmp_path / "old.parquet")
+    outcome = near(chat("new", "Two.", LONG), chat("other", "Two."), against=(str(tmp_path / "old.parquet"),))
+    assert cluster_of(outcome) == {"new": "first", "other": "other"}
+
+
+def test_near_dedup_never_removes_a_row_for_a_later_one_where_old_rows_are_alike(tmp_path: Path) -> None:
+    conversations(chat("a", LONG), chat("b", LONG.upper())).write_parquet(tmp_path / "old.parquet")
+    outcome = near(chat("c", LONG), chat("d", "Other."), keep="longest", against=(str(tmp_path / "old.parquet"),))
+    assert outcome.rejected.select("id", "twin").rows() == [("c", "a")]
+
+
+def test_near_dedup_against_something_else_says_what_is_wrong(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="neither a published version nor Parquet files"):
+        near(chat("a", "x"), against=(str(tmp_path),))
+    pl.DataFrame({"id": ["a"]}).write_parquet(tmp_path / "x.parquet")
+    with pytest.raises(SourceError, match="no column `messages`"):
+        near(chat("a", "x"), against=(str(tmp_path / "x.parquet"),))
 
 
 @pytest.mark.parametrize("criterion", ["prompt-and-answer", "answer"])
