@@ -15,6 +15,7 @@ from sft_data import steps as work_of
 from sft_data.cells import FileRef, Task, write_parquet
 from sft_data.errors import StageError
 from sft_data.fingerprint import digest
+from sft_data.pack.copies import copies
 from sft_data.pack.plan import Pack, plan_packs
 from sft_data.pack.shards import TokenReader, pack_frame, stream_names, write_stream
 from sft_data.steps import Piece
@@ -72,15 +73,22 @@ def pack(step: Step, work: Work, above: Sequence[StepResult]) -> Mapping[str, Fi
         tokens = _under(above[0].files, f"tokens/{split}/")
         if not sidecars:
             continue
-        index = _index(work, settings, sidecars)
+        weights = _weights(step) if split == "train" else {}
+        index = _index(work, settings, weights, sidecars)
         files[f"pack_index/{split}/00000.parquet"] = index
         files |= _packs(step, work, settings, split, index, tokens)
     return files
 
 
-def _index(work: Work, settings: Pack, sidecars: Sequence[FileRef]) -> FileRef:
-    key = digest("pack-index", settings, [ref.sha256 for ref in sidecars])
-    task = Task(key, "pack index", pack_index, ([ref.path(work.cache) for ref in sidecars], settings))
+def _weights(step: Step) -> dict[str, float]:
+    """Weights of the sources that are not packed once."""
+    sources = step.pipeline.sources if step.pipeline is not None else ()
+    return {source.name: source.weight for source in sources if source.weight != 1.0}
+
+
+def _index(work: Work, settings: Pack, weights: Mapping[str, float], sidecars: Sequence[FileRef]) -> FileRef:
+    key = digest("pack-index", settings, dict(weights), [ref.sha256 for ref in sidecars])
+    task = Task(key, "pack index", pack_index, ([ref.path(work.cache) for ref in sidecars], settings, weights))
     [cell] = work.engine.run(work.cache, [task], lambda _: None, light=True)
     return cell.files["00000.parquet"]
 
@@ -107,10 +115,17 @@ def _packs(
     return {f"packs/{split}/{n}": cell.files["packs.arrow"] for n, cell in zip(names, cells, strict=True)}
 
 
-def pack_index(folder: Path, sidecars: Sequence[Path], settings: Pack) -> dict[str, Any]:
-    """Which rows share a pack."""
-    lengths = pl.concat([pl.read_parquet(path, columns=["tokens"]) for path in sidecars])["tokens"].to_numpy()
-    write_parquet(plan_packs(lengths, settings.max_length, settings.seed), folder / "00000.parquet")
+def pack_index(folder: Path, sidecars: Sequence[Path], settings: Pack, weights: Mapping[str, float]) -> dict[str, Any]:
+    """Which rows share a pack; `weights` says how often the rows of a source are packed."""
+    rows = pl.concat([pl.read_parquet(path, columns=["id", "source", "tokens"]) for path in sidecars])
+    lengths = rows["tokens"].to_numpy()
+    if not weights:
+        index = plan_packs(lengths, settings.max_length, settings.seed)
+    else:
+        packed = np.repeat(np.arange(rows.height), copies(rows, weights, settings.seed))
+        index = plan_packs(lengths[packed], settings.max_length, settings.seed)
+        index = index.with_columns(row=pl.Series(packed, dtype=pl.Int64).gather(index["row"]))
+    write_parquet(index, folder / "00000.parquet")
     return {}
 
 

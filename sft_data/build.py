@@ -206,7 +206,7 @@ def _read(step: Step, work: Work) -> list[Cell]:
     if reading is None:
         raise StageError(f"step {step.name} has nothing to read")
     hashes = {file.name: sha for file, sha in zip(reading.files, reading.hashes, strict=True)}
-    settings = reading.source.model_dump(mode="json", exclude={"path"})
+    settings = reading.source.model_dump(mode="json", exclude={"path", "weight"})
     tasks = [
         Task(
             digest("read", REVISION, settings, reading.format, hashes[unit.name], _span(unit), work.shard_rows),

@@ -67,7 +67,9 @@ def plan(pipeline: Pipeline) -> list[Step]:
     everything = tuple(step.name for step in steps)
     steps.append(_step("write", "write", steps, everything, {"layout": LAYOUT}, pipeline=pipeline))
     if pipeline.pack is not None:
-        identity = {"layout": LAYOUT, "settings": pipeline.pack.model_dump(mode="json"), **_library("numpy")}
+        weights = {source.name: source.weight for source in pipeline.sources}
+        identity = {"layout": LAYOUT, "settings": pipeline.pack.model_dump(mode="json"), "weights": weights}
+        identity |= _library("numpy")
         steps.append(_step("pack", "pack", steps, ("write",), identity, pipeline=pipeline))
     everything = tuple(step.name for step in steps)
     steps.append(_step("publish", "publish", steps, everything, {}, pipeline=pipeline))
@@ -82,7 +84,7 @@ def plan_reading(source: Source) -> Reading:
 
 
 def _reading_step(reading: Reading) -> Step:
-    settings = reading.source.model_dump(mode="json", exclude={"path"}) | {"format": reading.format}
+    settings = reading.source.model_dump(mode="json", exclude={"path", "weight"}) | {"format": reading.format}
     files = [[file.name, sha] for file, sha in zip(reading.files, reading.hashes, strict=True)]
     fingerprint = digest("read", REVISION, settings, files, library_versions(("orjson",)))
     return Step(f"read:{reading.source.name}", "read", fingerprint, (), reading=reading)

@@ -143,12 +143,15 @@ def _split(pipeline: Pipeline, final: Mapping[str, Path], split: str) -> SplitCo
     if not sidecars:
         return SplitCounts(rows=rows)
     sums = pl.scan_parquet(sidecars).select(pl.col("tokens", "trained").cast(pl.Int64).sum()).collect().row(0)
-    packs = 0
+    packs = packed = 0
     for name, path in final.items():
         if name.startswith(f"pack_index/{split}/"):
-            packs = pl.scan_parquet(path).select(pl.col("pack").max() + 1).collect().item() or 0
+            index = pl.scan_parquet(path).select(pl.col("pack").max() + 1, pl.col("tokens").cast(pl.Int64).sum())
+            packs, packed = (number or 0 for number in index.collect().row(0))
     room = packs * pipeline.pack.max_length if pipeline.pack is not None else 0
-    return SplitCounts(rows=rows, tokens=sums[0], trained_tokens=sums[1], packs=packs, pack_slots=room)
+    return SplitCounts(
+        rows=rows, tokens=sums[0], trained_tokens=sums[1], packs=packs, packed_tokens=packed, pack_slots=room
+    )
 
 
 def _gates(gates: Gates, counts: Counts, above: Sequence[StepResult]) -> dict[str, Any]:
@@ -165,9 +168,8 @@ def _gates(gates: Gates, counts: Counts, above: Sequence[StepResult]) -> dict[st
     for code, limit in gates.max_rejected_share.items():
         share = rejected.get(code, 0) / rows
         told[f"max_rejected_share.{code}"] = _gate(limit, share, share <= limit)
-    slots = sum(split.pack_slots for split in counts.splits.values())
     if gates.min_pack_fill:
-        fill = counts.tokens / slots if slots else 0.0
+        fill = counts.pack_fill or 0.0
         told["min_pack_fill"] = _gate(gates.min_pack_fill, fill, fill >= gates.min_pack_fill)
     return told
 
@@ -226,7 +228,6 @@ def _user() -> str:
 
 def _told(manifest: Manifest, published: Published) -> dict[str, Any]:
     counts = manifest.counts
-    slots = sum(split.pack_slots for split in counts.splits.values())
     rejected: dict[str, int] = {}
     for entry in manifest.steps:
         for code, number in entry.rejected.items():
@@ -242,7 +243,7 @@ def _told(manifest: Manifest, published: Published) -> dict[str, Any]:
         "tokens": counts.tokens,
         "trained_tokens": sum(split.trained_tokens for split in counts.splits.values()),
         "packs": counts.packs,
-        "pack_fill": round(counts.tokens / slots, 6) if slots else None,
+        "pack_fill": counts.pack_fill,
         "reused": published.reused,
         "report": str(published.folder / "report.html"),
     }

@@ -176,3 +176,19 @@ def test_fingerprint_follows_content_not_place(built: BuildResult, tmp_path: Pat
     sample = next((copy / "samples").glob("*.json"))
     sample.write_bytes(sample.read_bytes() + b"\n")
     assert plan(load_pipeline(QUICKSTART, moved))[-1].fingerprint != built.fingerprint
+
+
+def test_weight_of_a_source_packs_its_training_rows_so_often_and_changes_no_row(built: BuildResult, tmp_path: Path):
+    from sft_data.store.verify import verify
+
+    weighted = build(load_pipeline(QUICKSTART, ["sources.chats.weight=2", "sources.messages.weight=0"]), tmp_path)
+    assert hashes(Path(weighted.path) / "conversations") == hashes(Path(built.path) / "conversations")
+    sidecar = pl.read_parquet(f"{weighted.path}/sidecar/train/*.parquet").with_row_index("row")
+    index = pl.read_parquet(f"{weighted.path}/pack_index/train/*.parquet")
+    often = index.group_by("row").len()
+    by_source = sidecar.join(often, left_on="row", right_on="row", how="left").group_by("source").agg(pl.col("len").unique())
+    assert {source: sorted(n, key=str) for source, n in by_source.iter_rows()} == {
+        "alpaca": [1], "alpaca-zh": [1], "chats": [2], "messages": [None],
+    }  # fmt: skip
+    assert verify(Path(weighted.path)).problems == []
+    assert weighted.fingerprint != built.fingerprint

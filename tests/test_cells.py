@@ -4,8 +4,17 @@ from typing import Any
 import polars as pl
 import pytest
 
-from sft_data.cells import Task, cell_folder, execute, find_cell, read_file, step_record, write_arrow, write_parquet
-from sft_data.cells import write_step_record
+from sft_data.cells import (
+    Task,
+    cell_folder,
+    execute,
+    find_cell,
+    read_file,
+    step_record,
+    write_arrow,
+    write_parquet,
+    write_step_record,
+)
 from sft_data.errors import StoreError
 
 

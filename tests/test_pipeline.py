@@ -99,7 +99,7 @@ def test_pipeline_gate_on_an_unknown_code_is_refused(tmp_path: Path, data: Path)
 
 
 def test_set_reaches_stages_by_kind_and_by_number_and_sources_by_name(tmp_path: Path, data: Path):
-    path = write(tmp_path, f"name: d\nsources: [{{name: a, path: gone}}]\nstages: [{{kind: answer-length}}]\n")
+    path = write(tmp_path, "name: d\nsources: [{name: a, path: gone}]\nstages: [{kind: answer-length}]\n")
     pipeline = load_pipeline(
         path, [f"sources.a.path={data}", "stages.answer-length.min_chars=7", "stages.0.max_chars=70", "name=e"]
     )

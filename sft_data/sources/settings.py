@@ -95,6 +95,9 @@ class Source(BaseModel):
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", description="short name, the first part of every row's id")
     path: str = Field(min_length=1, description="a file, a glob such as data/*.json, or a folder")
+    weight: float = Field(
+        1.0, ge=0.0, le=1_000.0, description="how often its training rows are packed: 2 twice, 0.5 every second one"
+    )
     format: Format = Field("auto", description="what the rows look like; auto looks at many rows and says why")
     container: Container = Field("auto", description="how rows lie in a file; auto looks at each file's first bytes")
     encoding: Encoding = Field("auto", description="the text's encoding; auto knows marks, UTF-8, UTF-16 and GB18030")

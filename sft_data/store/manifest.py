@@ -60,7 +60,10 @@ class SplitCounts(_Model):
     tokens: int = 0
     trained_tokens: int = 0
     packs: int = 0
-    pack_slots: int = Field(default=0, description="packs x pack length: tokens / pack_slots is the fill")
+    packed_tokens: int | None = Field(
+        default=None, description="tokens in the packs, where sources are weighted other than `tokens`; null: the same"
+    )
+    pack_slots: int = Field(default=0, description="packs x pack length: packed_tokens / pack_slots is the fill")
 
 
 class Counts(_Model):
@@ -78,6 +81,13 @@ class Counts(_Model):
     def tokens(self) -> int:
         """Tokens over all splits."""
         return sum(split.tokens for split in self.splits.values())
+
+    @property
+    def pack_fill(self) -> float | None:
+        """Share of the pack slots that hold tokens, over all splits; None without packs."""
+        slots = sum(split.pack_slots for split in self.splits.values())
+        packed = sum(s.tokens if s.packed_tokens is None else s.packed_tokens for s in self.splits.values() if s.packs)
+        return round(packed / slots, 6) if slots else None
 
     @property
     def packs(self) -> int:

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
+from sft_data.pack.copies import copies, weights_of
 from sft_data.store.layout import (
     MANIFEST,
     STREAMS,
@@ -112,8 +114,8 @@ def check_packs(folder: Path, manifest: Manifest) -> Iterator[str]:
     length = manifest.tokenizer.pack_length if manifest.tokenizer else None
     for split in splits_of(folder, "pack_index"):
         index = scan_table(folder, "pack_index", split).collect()
-        tokens = scan_table(folder, "sidecar", split).select("tokens").collect()["tokens"]
-        yield from _index(split, index, tokens, length)
+        rows = scan_table(folder, "sidecar", split).select("id", "source", "tokens").collect()
+        yield from _index(split, index, rows, _copies(split, rows, manifest), length)
         told = manifest.counts.splits.get(split)
         packs = index["pack"].n_unique()
         if told is None or told.packs != packs:
@@ -124,11 +126,22 @@ def check_packs(folder: Path, manifest: Manifest) -> Iterator[str]:
             yield f"packs/{split} has no pack_index/{split}"
 
 
-def _index(split: str, index: pl.DataFrame, tokens: pl.Series, length: int | None) -> Iterator[str]:
-    name = f"pack_index/{split}"
-    if not index["row"].sort().equals(pl.Series("row", np.arange(len(tokens)), dtype=pl.Int64)):
+def _copies(split: str, rows: pl.DataFrame, manifest: Manifest) -> NDArray[np.int64]:
+    """How often each row has to be packed: once, or as its source's weight says."""
+    pack = manifest.pipeline.get("pack")
+    if split != "train" or not isinstance(pack, dict):
+        return np.ones(rows.height, dtype=np.int64)
+    return copies(rows, weights_of(manifest.pipeline), int(pack.get("seed", 0)))
+
+
+def _index(
+    split: str, index: pl.DataFrame, rows: pl.DataFrame, wanted: NDArray[np.int64], length: int | None
+) -> Iterator[str]:
+    name, tokens = f"pack_index/{split}", rows["tokens"]
+    if not index["row"].sort().equals(pl.Series("row", np.repeat(np.arange(len(tokens)), wanted), dtype=pl.Int64)):
+        told = "once" if (wanted == 1).all() else "as often as its source's weight says"
         seen, twice = index["row"].n_unique(), int(index["row"].is_duplicated().sum())
-        yield f"{name} does not hold each row of tokens/{split} once: {seen:,} of {len(tokens):,} rows, {twice:,} twice"
+        yield f"{name} does not hold each row of tokens/{split} {told}: {seen:,} of {len(tokens):,} rows, {twice:,} twice"
         return
     if not index["tokens"].equals(tokens.gather(index["row"]).alias("tokens")):
         yield f"{name} tells other lengths than sidecar/{split}"

@@ -202,9 +202,9 @@ def _token_events(folder: Path, manifest: Manifest, row: _Row) -> Iterator[Event
             "proof": side["proof"],
         },
     )
-    place = scan_table(folder, "pack_index", split).filter(pl.col("row") == number).collect().to_dicts()
-    if place:
-        pack, position = place[0]["pack"], place[0]["position"]
+    places = scan_table(folder, "pack_index", split).filter(pl.col("row") == number).sort("pack", "position")
+    for place in places.collect().to_dicts():
+        pack, position = place["pack"], place["position"]
         told = f"pack {pack:,} of {split}, place {position}"
         yield Event(stage="pack", what="packed", detail=told, more={"split": split, "pack": pack, "position": position})
 
