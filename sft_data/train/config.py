@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from sft_data.config_file import check_settings, read_settings
 
-__all__ = ["LoraSettings", "RandomModel", "TrainConfig", "load_train_config"]
+__all__ = ["LoraSettings", "RandomModel", "TrainConfig", "load_train_config", "model_folder"]
 
 
 class _Settings(BaseModel):
@@ -122,3 +122,15 @@ class TrainConfig(_Settings):
 def load_train_config(path: Path) -> TrainConfig:
     """Read a training file; ConfigError tells all its mistakes at once."""
     return check_settings(TrainConfig, read_settings(path), str(path))
+
+
+def model_folder(name: str) -> str:
+    """The folder that holds the model called `name`: a folder, a run (its model), or a hub model in the local cache.
+
+    A folder, not a name, is what transformers gets: with a name it asks the network even where it is told not to.
+    """
+    if not Path(name).is_dir():
+        from huggingface_hub import snapshot_download
+
+        return str(snapshot_download(name, local_files_only=True))
+    return str(Path(name) / "model") if (Path(name) / "training.json").is_file() else name

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,10 @@ import torch
 from sft_data.errors import TrainError
 from sft_data.store.layout import scan_table, stream_files
 from sft_data.train.batches import Collator
-from sft_data.train.packs import Rows, open_rows
+from sft_data.train.packs import IGNORED, Rows, open_rows
 from sft_data.train.result import SourceLoss
 
-__all__ = ["HeldOutRows", "by_source", "has_rows", "row_losses", "supervised_nll", "total"]
+__all__ = ["HeldOutRows", "by_source", "has_rows", "row_losses", "supervised_nll", "takes", "total"]
 
 
 class HeldOutRows:
@@ -44,15 +45,27 @@ def has_rows(version: Path, split: str) -> bool:
     return bool(stream_files(version, "tokens", split))
 
 
-def supervised_nll(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def supervised_nll(model: Any, inputs: Mapping[str, Any], labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:  # noqa: ANN401
     """Negative log likelihood of each supervised token, in float32, and the mask [B, L - 1] of where they are.
 
-    Only logits of supervised positions are copied and widened: prompts cost nothing.
+    The vocabulary is scored only in columns in which some row learns something, where the model can be told so:
+    in instruction data a third to a half of all tokens are prompts, and the scores are the largest tensor of a step.
     """
-    learnt = labels[:, 1:] != -100
-    return torch.nn.functional.cross_entropy(
-        logits[:, :-1][learnt].float(), labels[:, 1:][learnt], reduction="none"
-    ), learnt
+    learnt = labels[:, 1:] != IGNORED
+    columns = learnt.any(0).nonzero()[:, 0]
+    if takes(model, "logits_to_keep"):
+        logits = model(**inputs, logits_to_keep=columns).logits
+    else:
+        logits = model(**inputs).logits[:, columns]
+    targets = labels[:, 1:][learnt]
+    return torch.nn.functional.cross_entropy(logits[learnt[:, columns]].float(), targets, reduction="none"), learnt
+
+
+def takes(model: Any, name: str) -> bool:  # noqa: ANN401
+    """Whether the forward pass of a model, under adapters and wrappers too, has an argument of that name."""
+    inner = getattr(model, "module", model)
+    inner = inner.get_base_model() if hasattr(inner, "peft_config") and hasattr(inner, "get_base_model") else inner
+    return name in inspect.signature(type(inner).forward).parameters
 
 
 @torch.no_grad()  # not inference_mode: a buffer that a model fills here must stay usable in training
@@ -70,8 +83,7 @@ def row_losses(model: Any, rows: Rows, numbers: Sequence[int] | npt.NDArray[Any]
     for batch in _batches([len(rows[int(n)].input_ids) for n in numbers], slots):
         inputs = collate([rows[int(numbers[i])] for i in batch])
         labels = inputs["labels"].to(device)
-        logits = model(input_ids=inputs["input_ids"].to(device), use_cache=False).logits
-        nll, learnt = supervised_nll(logits, labels)
+        nll, learnt = supervised_nll(model, {"input_ids": inputs["input_ids"].to(device), "use_cache": False}, labels)
         row_of, losses = learnt.nonzero()[:, 0].cpu().numpy(), nll.cpu().double().numpy()
         sums[batch] = np.bincount(row_of, weights=losses, minlength=len(batch))
         counts[batch] = np.bincount(row_of, minlength=len(batch))

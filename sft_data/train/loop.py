@@ -62,13 +62,12 @@ class SftTrainer(Trainer):
         return_outputs: bool = False,  # noqa: FBT001, FBT002 - Trainer's signature
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:  # noqa: ANN401
-        """The part of the step's loss that these packs have."""
-        outputs = model(**{name: value for name, value in inputs.items() if name not in NOT_FOR_THE_MODEL})
-        nll, learnt = supervised_nll(outputs.logits, inputs["labels"])
+        """The part of the step's loss that these packs have; Trainer asks for outputs in evaluations only, not ours."""
+        seen = {name: value for name, value in inputs.items() if name not in NOT_FOR_THE_MODEL}
+        nll, learnt = supervised_nll(model, seen, inputs["labels"])
         weighted = (nll * inputs["weights"][:, 1:][learnt]).sum()
         # Gradients are averaged over the devices afterwards: multiply first, so that their sum is what counts.
-        loss = weighted * self.accelerator.num_processes / num_items_in_batch
-        return (loss, outputs) if return_outputs else loss
+        return weighted * self.accelerator.num_processes / num_items_in_batch
 
     def evaluate(self, *_args: Any, **_kwargs: Any) -> dict[str, float]:  # noqa: ANN401
         """Losses of the held-out conversations, per source; each device takes its share of them."""

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
 from tokenizers import Tokenizer
 from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
@@ -18,7 +17,7 @@ from transformers.utils import logging
 
 from sft_data.errors import MissingExtraError, TrainError
 from sft_data.store.manifest import Manifest, TokenizerEntry
-from sft_data.train.config import RandomModel, TrainConfig
+from sft_data.train.config import RandomModel, TrainConfig, model_folder
 from sft_data.train.packs import Survey
 
 __all__ = [
@@ -26,7 +25,6 @@ __all__ = [
     "build_model",
     "check_tokenizer",
     "load_model",
-    "model_folder",
     "tokenizer_of",
     "vocabulary_size",
 ]
@@ -39,11 +37,6 @@ def tokenizer_of(manifest: Manifest, version: Path) -> TokenizerEntry:
     if manifest.tokenizer is None:
         raise TrainError(f"{version} holds conversations only; add `tokenize` and `pack` to its pipeline")
     return manifest.tokenizer
-
-
-def model_folder(name: str) -> str:
-    """What to load for `name`: a run's folder stands for the model in it."""
-    return str(Path(name) / "model") if (Path(name) / "training.json").is_file() else name
 
 
 def vocabulary_size(version: Path, entry: TokenizerEntry) -> int:
@@ -125,10 +118,12 @@ def random_model(
 def load_model(name: str, attention: str | None = None, dtype: torch.dtype | None = None) -> Any:  # noqa: ANN401
     """A causal language model from a folder, a run's folder or the local cache; never from the network."""
     try:
-        # First a folder, then the model: with a name, transformers asks the network even where it shall not.
-        place = model_folder(name) if Path(name).is_dir() else snapshot_download(name, local_files_only=True)
         return AutoModelForCausalLM.from_pretrained(
-            place, dtype=dtype, attn_implementation=attention, local_files_only=True, trust_remote_code=False
+            model_folder(name),
+            dtype=dtype,
+            attn_implementation=attention,
+            local_files_only=True,
+            trust_remote_code=False,
         )
     except (OSError, ValueError, ImportError) as error:
         told = " ".join(str(error).split())[:300]

@@ -61,7 +61,9 @@ class TrainResult(_Figures):
     train_loss_last: float | None = Field(description="loss of the last step")
     held_out: list[HeldOut] = Field(description="evaluations in the order of the steps; empty without held-out rows")
     seconds: float = Field(description="wall time of all steps, evaluations and checkpoints between them included")
-    tokens_per_second: float
+    metrics: dict[str, float] = Field(
+        description="the figures to compare runs by: first and last losses in nats, tokens_per_second"
+    )
     device: str
     precision: str
     attention: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -14,7 +15,7 @@ from sft_data.errors import MissingExtraError, TrainError
 from sft_data.fingerprint import digest
 from sft_data.store.manifest import Manifest
 from sft_data.store.read import load_manifest
-from sft_data.train.config import TrainConfig
+from sft_data.train.config import TrainConfig, model_folder
 from sft_data.train.result import TrainResult
 
 __all__ = ["run_folder", "train"]
@@ -61,10 +62,12 @@ def train(
 
 
 def _identity(config: TrainConfig, manifest: Manifest) -> dict[str, Any]:
-    """What decides a run: data, settings, and the content of a model folder, never its path."""
+    """What decides a run: data, settings, and the content of the model's folder, never its path."""
     settings = config.model_dump(mode="json")
-    if isinstance(config.model, str) and Path(config.model).is_dir():
-        settings["model"] = [_sampled(path) for path in sorted(Path(config.model).rglob("*")) if path.is_file()]
+    if isinstance(config.model, str):
+        with contextlib.suppress(ImportError, OSError, ValueError):  # no such model: building it tells more
+            inside = sorted(Path(model_folder(config.model)).iterdir())
+            settings["model"] = [_sampled(path) for path in inside if path.is_file()]
     return {"dataset": manifest.name, "fingerprint": manifest.fingerprint, "config": settings}
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
 import math
 import shutil
 import signal
@@ -22,12 +21,12 @@ from sft_data.errors import TrainError
 from sft_data.store.manifest import Manifest, TokenizerEntry
 from sft_data.train.batches import Collator, PackStream
 from sft_data.train.config import TrainConfig
-from sft_data.train.heldout import HeldOutRows, has_rows
+from sft_data.train.heldout import HeldOutRows, has_rows, takes
 from sft_data.train.isolation import check_isolation
 from sft_data.train.loop import SftTrainer, Watch, held_out_of, steps_of
 from sft_data.train.model import add_adapters, build_model, calm_threads, quiet, tokenizer_of
 from sft_data.train.packs import Rows, Survey, open_rows, survey
-from sft_data.train.result import TrainResult
+from sft_data.train.result import HeldOut, StepLoss, TrainResult
 from sft_data.train.saving import save_model, write_record
 
 __all__ = ["run_session"]
@@ -171,7 +170,7 @@ def _ready(run: _Run, attention: str | None) -> _Ready:
         pad_token_id=run.entry.pad_token_id or 0,
         layout="flat" if flash and packed else "rows",
         loss=config.loss,
-        position_ids=packed and "position_ids" in inspect.signature(model.forward).parameters,
+        position_ids=packed and takes(model, "position_ids"),
     )
     half = flash or dtype == torch.bfloat16
     shared = packed or config.batch_packs > 1  # a conversation that is a batch of its own has nothing to leak from
@@ -193,6 +192,10 @@ def _trainer(run: _Run, ready: _Ready, stopping: Callable[[], bool]) -> tuple[Sf
         held_out=HeldOutRows(run.version, "validation", config.eval_rows) if there else None,
     )
     watch.trainer = trainer
+    if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+        raise TrainError(
+            "sharded models (FSDP, DeepSpeed) cannot be trained here; start with torchrun, or train adapters"
+        )
     return trainer, watch
 
 
@@ -225,7 +228,7 @@ def _result(run: _Run, ready: _Ready, trainer: SftTrainer, *, finished: bool) ->
     config, found, args = run.config, run.found, run.args
     steps = steps_of(trainer.state)
     seconds, tokens = sum(step.seconds for step in steps), sum(step.tokens for step in steps)
-    parameters = list(ready.model.parameters())
+    parameters, held_out = list(ready.model.parameters()), held_out_of(trainer.state)
     adapter_only = config.method != "full" and not config.lora.save_merged
     return TrainResult(
         run=run.name,
@@ -244,15 +247,27 @@ def _result(run: _Run, ready: _Ready, trainer: SftTrainer, *, finished: bool) ->
         trainable_parameters=sum(p.numel() for p in parameters if p.requires_grad),
         train_loss_first=steps[0].loss if steps else None,
         train_loss_last=steps[-1].loss if steps else None,
-        held_out=held_out_of(trainer.state),
+        held_out=held_out,
         seconds=seconds,
-        tokens_per_second=tokens / seconds if seconds else 0.0,
+        metrics=_metrics(steps, held_out, tokens),
         device=f"{args.world_size} x {_device(args.device)}",
         precision="bf16" if args.bf16 else "fp32",
         attention=ready.attention,
         isolation=ready.isolation,
         history=steps,
     )
+
+
+def _metrics(steps: list[StepLoss], held_out: list[HeldOut], tokens: int) -> dict[str, float]:
+    """The few numbers by which runs are compared."""
+    seconds = sum(step.seconds for step in steps)
+    metrics = {"tokens_per_second": tokens / seconds if seconds else 0.0}
+    if steps:
+        metrics |= {"train_loss_first": steps[0].loss, "train_loss_last": steps[-1].loss}
+    if held_out:
+        metrics |= {"held_out_loss_first": held_out[0].loss, "held_out_loss_last": held_out[-1].loss}
+        metrics["held_out_loss_best"] = min(found.loss for found in held_out)
+    return metrics
 
 
 def _device(device: torch.device) -> str:

@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from sft_data.errors import ConfigError, MissingExtraError
 from sft_data.train import LoraSettings, RandomModel, TrainConfig, load_train_config, train
 from sft_data.train import run as run_module
+from sft_data.train.config import model_folder
 
 PIPELINES = Path(__file__).resolve().parents[2] / "pipelines"
 
@@ -69,3 +70,21 @@ def test_train_without_torch_names_the_extra(monkeypatch: pytest.MonkeyPatch, ve
     monkeypatch.setattr(run_module, "find_spec", lambda _name: None)
     with pytest.raises(MissingExtraError, match=r"sft-data\[train\]"):
         train(TrainConfig(model="m"), version, tmp_path)
+
+
+def test_model_folder_of_a_cached_hub_model_is_its_snapshot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    constants = pytest.importorskip("huggingface_hub.constants", reason="needs the extra `train`")
+    snapshot = tmp_path / "models--someone--tiny" / "snapshots" / ("1" * 40)
+    snapshot.mkdir(parents=True)
+    (snapshot / "config.json").write_text("{}")
+    refs = tmp_path / "models--someone--tiny" / "refs"
+    refs.mkdir()
+    (refs / "main").write_text("1" * 40)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    assert model_folder("someone/tiny") == str(snapshot)
+
+
+def test_model_folder_of_a_run_is_the_model_in_it(tmp_path: Path):
+    assert model_folder(str(tmp_path)) == str(tmp_path)
+    (tmp_path / "training.json").write_text("{}")
+    assert model_folder(str(tmp_path)) == str(tmp_path / "model")

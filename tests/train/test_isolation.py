@@ -47,8 +47,8 @@ def losses(model: Any, rows: list[Row], layout: Any = "rows") -> tuple[torch.Ten
     """Loss of every supervised token, and the gradient of their sum."""
     batch = Collator(pad_token_id=1, layout=layout)(rows)
     model.zero_grad()
-    logits = model(**{name: value for name, value in batch.items() if name not in NOT_FOR_THE_MODEL}).logits
-    nll, _ = supervised_nll(logits, batch["labels"])
+    inputs = {name: value for name, value in batch.items() if name not in NOT_FOR_THE_MODEL}
+    nll, _ = supervised_nll(model, inputs, batch["labels"])
     nll.sum().backward()
     return nll.detach(), [p.grad.clone() for p in model.parameters() if p.grad is not None]
 
