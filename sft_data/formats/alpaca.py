@@ -11,7 +11,7 @@ from operator import itemgetter
 
 import numpy as np
 
-from sft_data.formats.fields import Fields, text_of
+from sft_data.formats.fields import Fields, list_of, text_of
 from sft_data.formats.turns import Draft, NoTalk, Talk, Turn, draft_of
 from sft_data.sources.rows import Json
 
@@ -83,10 +83,8 @@ def _past(history: Json) -> list[Turn]:
     """Earlier turns: a list of pairs of question and answer."""
     if history is None:
         return []
-    if not isinstance(history, list):
-        raise NoTalk("wrong-type", f"`history` is of type {type(history).__name__}, not a list of pairs")
     turns = []
-    for number, pair in enumerate(history, 1):
+    for number, pair in enumerate(list_of(history, "history"), 1):
         if not (isinstance(pair, list) and len(pair) == 2 and all(isinstance(text, str) for text in pair)):
             raise NoTalk("wrong-type", f"`history` entry {number} is not a pair of texts")
         turns += [Turn("user", pair[0]), Turn("assistant", pair[1])]

@@ -12,7 +12,7 @@ from operator import itemgetter
 
 import numpy as np
 
-from sft_data.formats.fields import Fields, kind_of, text_of
+from sft_data.formats.fields import Fields, kind_of, list_of, text_of
 from sft_data.formats.tools import calls_of, parse_calls, tools_text
 from sft_data.formats.turns import Draft, NoTalk, Talk, Turn, draft_of
 from sft_data.sources.decode import loads
@@ -88,25 +88,13 @@ def _talk(value: dict[str, Json], fields: Fields) -> Talk | NoTalk:
     try:
         if not messages:
             raise NoTalk("missing-field", fields.missing("messages", value))
-        said = _listed(value[messages], messages)
+        said = list_of(value[messages], messages)
         opening = text_of(value, system)
         turns = [Turn("system", opening)] if opening and opening.strip() else []
         turns += turns_of(said)
         return Talk(turns, tools_text(value[tools]) if tools else None, _rest(said))
     except NoTalk as refused:
         return refused
-
-
-def _listed(given: Json, name: str) -> list[Json]:
-    """A list of turns, which tables hold as JSON text."""
-    if isinstance(given, str) and given.lstrip().startswith("["):
-        try:
-            given = loads(given)
-        except ValueError as error:
-            raise NoTalk("wrong-type", f"`{name}` is text but no JSON list: {error}") from None
-    if not isinstance(given, list):
-        raise NoTalk("wrong-type", f"`{name}` is of type {kind_of(given)}, not a list of turns")
-    return given
 
 
 def turns_of(messages: Sequence[Json]) -> list[Turn]:

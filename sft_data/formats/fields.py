@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from functools import cache
 
 from sft_data.formats.turns import NoTalk
+from sft_data.sources.decode import loads
 from sft_data.sources.rows import Json
 
-__all__ = ["Fields", "text_of"]
+__all__ = ["Fields", "kind_of", "list_of", "text_of"]
 
 
 class Fields:
@@ -43,6 +44,18 @@ def text_of(value: Mapping[str, Json], name: str | None) -> str | None:
     if found is not None and not isinstance(found, str):
         raise NoTalk("wrong-type", f"`{name}` is of type {kind_of(found)}, not text")
     return found
+
+
+def list_of(given: Json, name: str) -> list[Json]:
+    """A list, which tables hold as JSON text."""
+    if isinstance(given, str) and given.lstrip().startswith("["):
+        try:
+            given = loads(given)
+        except ValueError as error:
+            raise NoTalk("wrong-type", f"`{name}` is text but no JSON list: {error}") from None
+    if not isinstance(given, list):
+        raise NoTalk("wrong-type", f"`{name}` is of type {kind_of(given)}, not a list")
+    return given
 
 
 def kind_of(value: Json) -> str:
