@@ -131,9 +131,7 @@ def pack_index(folder: Path, sidecars: Sequence[Path], settings: Pack, weights: 
 
 def materialise(folder: Path, index: Path, start: int, stop: int, tokens: Sequence[Path]) -> dict[str, Any]:
     """The packs from number `start` to `stop` as one Arrow stream."""
-    chosen = (
-        pl.scan_parquet(index).filter(pl.col("pack").is_between(start, stop, closed="left")).collect()
-    )
+    chosen = pl.scan_parquet(index).filter(pl.col("pack").is_between(start, stop, closed="left")).collect()
     write_stream(folder / "packs.arrow", pack_frame(chosen, TokenReader(list(tokens))))
     return {}
 
@@ -155,9 +153,7 @@ def _table(work: Work, files: Sequence[FileRef], splits: Sequence[FileRef], spli
     return _Table(tuple(files), tuple(splits), counts)
 
 
-def _token_jobs(
-    work: Work, shards: Sequence[Shard], split: str, named: dict[Path, FileRef]
-) -> dict[str, list[Piece]]:
+def _token_jobs(work: Work, shards: Sequence[Shard], split: str, named: dict[Path, FileRef]) -> dict[str, list[Piece]]:
     sidecars = [shard.tables["sidecar"] for shard in shards]
     sidecar = _table(work, sidecars, sidecars, split)
     lengths = [
@@ -186,9 +182,7 @@ def _by_rows(
 ) -> dict[str, list[Piece]]:
     total = sum(table.counts)
     return {
-        f"{folder}/{number:05d}.parquet": list(
-            _pieces(work, table, split, start, min(start + FILE_ROWS, total), named)
-        )
+        f"{folder}/{number:05d}.parquet": list(_pieces(work, table, split, start, min(start + FILE_ROWS, total), named))
         for number, start in enumerate(range(0, total, FILE_ROWS))
     }
 

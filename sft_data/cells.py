@@ -91,7 +91,9 @@ def find_cell(cache: Path, key: str) -> Cell | None:
         return None
     files = {name: FileRef(key=key, name=name, **entry) for name, entry in record["files"].items()}
     if any(ref.path(cache).stat().st_size != ref.bytes for ref in files.values()):
-        raise StoreError(f"{cell_folder(cache, key)} was changed after it was written; delete that folder and run again")
+        raise StoreError(
+            f"{cell_folder(cache, key)} was changed after it was written; delete that folder and run again"
+        )
     return Cell(key, files, record["told"], record["seconds"])
 
 

@@ -76,9 +76,7 @@ def _first_rows(reading: Reading, rows: int) -> tuple[pl.DataFrame, dict[str, An
     return frame, line
 
 
-def _line(
-    name: str, rows_in: int, kept: int, rejected: pl.DataFrame, edited: pl.DataFrame | None
-) -> dict[str, Any]:
+def _line(name: str, rows_in: int, kept: int, rejected: pl.DataFrame, edited: pl.DataFrame | None) -> dict[str, Any]:
     return {
         "step": name,
         "rows_in": rows_in,

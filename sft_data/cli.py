@@ -214,8 +214,8 @@ def versions(
 @app.command(epilog="Example: sft-data show quickstart")
 def show(version: Version, store: Store = None, json: Json = False) -> None:
     """Funnel and figures of a version."""
-    from sft_data.screens import load_report
     from sft_data.report.terminal import print_report
+    from sft_data.screens import load_report
 
     report = load_report(_find(store, version).folder)
     if json:
@@ -344,7 +344,9 @@ def train(
 
 @app.command(epilog="Example: sft-data evaluate runs/quickstart-.../model --data quickstart")
 def evaluate(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A model's folder, a run's folder or a cached hub model.")],
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A model's folder, a run's folder or a cached hub model.")
+    ],
     data: Annotated[str, typer.Option("--data", metavar="VERSION", help="The version to evaluate on.")],
     split: Annotated[str, typer.Option("--split", help="train, validation or test.")] = "validation",
     base: Annotated[str | None, typer.Option("--base", help="A second model to compare with.")] = None,
@@ -388,7 +390,9 @@ def rollback(version: Version, store: Store = None, json: Json = False) -> None:
 
 @app.command(epilog="Example: sft-data gc --remove --cache-days 30")
 def gc(
-    remove: Annotated[bool, typer.Option("--remove", help="Remove what was found; without, nothing is touched.")] = False,
+    remove: Annotated[
+        bool, typer.Option("--remove", help="Remove what was found; without, nothing is touched.")
+    ] = False,
     drafts_days: Annotated[float, typer.Option("--drafts-days", min=0, help="Drafts older than this.")] = 30.0,
     cache_days: Annotated[
         float | None, typer.Option("--cache-days", min=0, help="Step cache older than this; default: keep it.")

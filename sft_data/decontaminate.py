@@ -17,8 +17,9 @@ import numpy.typing as npt
 import polars as pl
 from pydantic import Field
 
-from sft_data.dedup.shingles import roll
-from sft_data.dedup.units import STEP, mix, read_units, unit_table, utf8
+from sft_data.dedup.kernels import ngrams
+from sft_data.dedup.shingles import utf8
+from sft_data.dedup.units import unit_table
 from sft_data.errors import SourceError
 from sft_data.schema import REJECTIONS
 from sft_data.sources.files import find_files
@@ -133,7 +134,7 @@ def _items(paths: tuple[tuple[str, int, int], ...], n: int, look_for: str, field
     sizes, counts = np.zeros(len(texts), dtype=np.int64), np.zeros(len(texts), dtype=np.int64)
     starts, ends = np.empty(room, dtype=np.int64), np.empty(room, dtype=np.int64)
     grams = np.empty(room, dtype=np.uint64)
-    used = _ngrams(data, bounds, unit_table(), n, (sizes, counts, starts, ends, grams))
+    used = ngrams(data, bounds, unit_table(), n, (sizes, counts, starts, ends, grams))
     piece = np.repeat(np.arange(len(texts)), counts)
     place = np.arange(used) - np.repeat(np.cumsum(counts) - counts, counts)
     innocent = np.where(answers, sizes < n, sizes < min(n, _FEWEST))[piece]
@@ -188,7 +189,7 @@ def _overlaps(items: _Items, texts: pl.Series, rows: I64, n: int, height: int) -
     room = len(data) + len(texts)
     sizes, counts = np.zeros(len(texts), dtype=np.int64), np.zeros(len(texts), dtype=np.int64)
     grams, spare = np.empty(room, dtype=np.uint64), np.empty(room, dtype=np.int64)
-    used = _ngrams(data, bounds, unit_table(), n, (sizes, counts, spare, spare, grams))
+    used = ngrams(data, bounds, unit_table(), n, (sizes, counts, spare, spare, grams))
     maybe = np.flatnonzero(items.known[grams[:used] >> _FILTER_SHIFT])
     row_of = np.repeat(rows, counts)[maybe]
     low = np.searchsorted(items.hashes, grams[maybe], side="left")
@@ -212,30 +213,6 @@ def _tell(items: _Items, found: _Found, row: int, limit: float) -> str:
     shown = shown if len(shown) <= 160 else shown[:159] + "…"
     size, known = int(items.sizes[item]), int(found.known[row])
     return f"{items.names[item]}: {known} of {size} units = {known / size:.2f} > {limit:g}: “{shown}”"
-
-
-@numba.njit(cache=True, nogil=True)
-def _ngrams(data, bounds, table, n, out):
-    """Write each text's units, n-grams in their order, and their numbers; a text below `n` units is one n-gram."""
-    sizes, counts, starts, ends, grams = out
-    hashes = np.empty(len(data) + 1, dtype=np.uint64)
-    used = 0
-    spans = 0
-    for doc in range(len(bounds)):
-        size, _, _, _ = read_units(data, bounds[doc, 0], bounds[doc, 1], table, hashes, starts[spans:], ends[spans:])
-        sizes[doc] = size
-        spans += size
-        opened = used
-        if size >= n:
-            used = roll(hashes, size, n, grams, used)
-        elif size:
-            whole = np.uint64(size)  # told from n-grams by its size
-            for at in range(size):
-                whole = mix((whole + hashes[at]) * STEP)
-            grams[used] = whole
-            used += 1
-        counts[doc] = used - opened
-    return used
 
 
 @numba.njit(cache=True, nogil=True)

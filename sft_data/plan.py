@@ -1,4 +1,4 @@
-"""What will be done: a pipeline as a list of steps, each with the fingerprint of everything that decides its outcome."""
+"""What will be done: a pipeline as a list of steps, each with the fingerprint of all that decides its outcome."""
 
 from __future__ import annotations
 

@@ -141,10 +141,14 @@ def print_training(console: Console, told: Mapping[str, Any]) -> None:
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="dim")
     table.add_column(overflow="fold")
-    state = "was there already" if told["reused"] else "finished" if told["finished"] else "stopped; train again to go on"
+    state = (
+        "was there already" if told["reused"] else "finished" if told["finished"] else "stopped; train again to go on"
+    )
     table.add_row("training", Text(f"{told['run']} ({state})"))
     table.add_row("data", Text(f"{told['dataset']} {told['fingerprint'][:12]}"))
-    table.add_row("steps", Text(f"{number(told['steps'])} in {told['seconds']:.1f} s on {told['device']}, {told['precision']}"))
+    table.add_row(
+        "steps", Text(f"{number(told['steps'])} in {told['seconds']:.1f} s on {told['device']}, {told['precision']}")
+    )
     table.add_row("tokens", Text(f"{number(told['tokens'])} seen, {number(told['supervised_tokens'])} learnt"))
     first, last = told["train_loss_first"], told["train_loss_last"]
     if first is not None and last is not None:
@@ -167,7 +171,9 @@ def print_evaluation(console: Console, found: EvalResult) -> None:
         compared = (f"{base.by_source[name].loss:.4f}",) if base else ()
         table.add_row(Text(visible(name)), number(loss.rows), number(loss.tokens), f"{loss.loss:.4f}", *compared)
     compared = (f"{base.loss:.4f}",) if base else ()
-    table.add_row(Text("all", style="bold"), number(found.rows), number(found.tokens), f"{found.metrics.loss:.4f}", *compared)
+    table.add_row(
+        Text("all", style="bold"), number(found.rows), number(found.tokens), f"{found.metrics.loss:.4f}", *compared
+    )
     console.print(table)
     if found.better_rows is not None:
         console.print(Text(f"{found.better_rows:.1%} of the rows are predicted better than by the base"))

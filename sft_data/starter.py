@@ -91,7 +91,9 @@ def _sources(seen: Sequence[_Seen]) -> list[str]:
     for each in seen:
         told = each.detection
         shares = ", ".join(f"{language} {share:.0%}" for language, share in list(each.languages.items())[:4])
-        lines.append(f"  # {told.format}, {told.container}, {told.encoding}: {told.confidence:.0%} of {told.rows} rows fit")
+        lines.append(
+            f"  # {told.format}, {told.container}, {told.encoding}: {told.confidence:.0%} of {told.rows} rows fit"
+        )
         lines += [f"  #   {' '.join(line.split())}" for line in told.evidence]
         lines.append(f"  # languages of the first rows: {shares or 'none'}")
         path = json.dumps(each.source.path, ensure_ascii=False)

@@ -186,7 +186,9 @@ def test_weight_of_a_source_packs_its_training_rows_so_often_and_changes_no_row(
     sidecar = pl.read_parquet(f"{weighted.path}/sidecar/train/*.parquet").with_row_index("row")
     index = pl.read_parquet(f"{weighted.path}/pack_index/train/*.parquet")
     often = index.group_by("row").len()
-    by_source = sidecar.join(often, left_on="row", right_on="row", how="left").group_by("source").agg(pl.col("len").unique())
+    by_source = (
+        sidecar.join(often, left_on="row", right_on="row", how="left").group_by("source").agg(pl.col("len").unique())
+    )
     assert {source: sorted(n, key=str) for source, n in by_source.iter_rows()} == {
         "alpaca": [1], "alpaca-zh": [1], "chats": [2], "messages": [None],
     }  # fmt: skip

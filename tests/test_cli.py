@@ -100,9 +100,10 @@ def test_build_prints_what_the_contract_says(sft: Any, tmp_path: Path):
 
 def test_versions_show_report_and_verify_agree(sft: Any, store: Path, tmp_path: Path):
     listed = sft("versions", "--store", store, "--json").json["versions"]
-    assert [v["version"] for v in listed] == ["quickstart@v1", "quickstart@v2"] or [
-        v["version"] for v in listed
-    ] == ["quickstart@v2", "quickstart@v1"]
+    assert [v["version"] for v in listed] == ["quickstart@v1", "quickstart@v2"] or [v["version"] for v in listed] == [
+        "quickstart@v2",
+        "quickstart@v1",
+    ]
     assert sft("show", "quickstart", "--store", store, "--json").code == 0
     assert sft("show", "quickstart@v1", "--store", store).code == 0
     page = tmp_path / "page.html"

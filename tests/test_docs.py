@@ -62,7 +62,9 @@ def test_readme_shows_what_why_tells(store: Path):
 def test_readme_python_runs(tmp_path: Path):
     [program] = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     program = program.replace('store="store"', f"store={str(tmp_path)!r}")
-    done = subprocess.run([sys.executable, "-W", "error", "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert "quickstart@v1" in done.stdout
 

@@ -14,14 +14,14 @@ from tests.trees import ROOT, hashes
 
 PROGRAM = """
 import sys
-from pathlib import Path
 from sft_data import build as b
 from sft_data.engine import LocalEngine
 from sft_data.pipeline import load_pipeline
 if __name__ == "__main__":
     b.LIGHT_ROWS = 0
     with LocalEngine(2) as engine:
-        print(b.build(load_pipeline(Path("pipelines/quickstart.yaml")), Path(sys.argv[1]), engine=engine, shard_rows=50).path)
+        pipeline = load_pipeline("pipelines/quickstart.yaml")
+        print(b.build(pipeline, sys.argv[1], engine=engine, shard_rows=50).path)
 """
 
 

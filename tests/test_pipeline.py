@@ -27,7 +27,9 @@ def problems(path: Path, *overrides: str) -> list[str]:
 
 
 def test_pipeline_loads_with_defaults_and_gives_its_seed_to_every_section_that_draws(tmp_path: Path, data: Path):
-    path = write(tmp_path, f"name: d\nseed: 9\nsources:\n  - {{name: a, path: {data}}}\nstages:\n  - kind: near-dedup\n")
+    path = write(
+        tmp_path, f"name: d\nseed: 9\nsources:\n  - {{name: a, path: {data}}}\nstages:\n  - kind: near-dedup\n"
+    )
     pipeline = load_pipeline(path)
     assert pipeline.split.seed == 9
     assert pipeline.stages[0].model_dump()["seed"] == 9
@@ -61,10 +63,13 @@ def test_pipeline_with_many_mistakes_tells_them_all_at_once(tmp_path: Path):
 def test_pipeline_stage_before_the_one_it_needs_is_told_what_to_do(tmp_path: Path, data: Path):
     path = write(
         tmp_path,
-        f"name: d\nsources: [{{name: a, path: {data}}}]\nstages: [{{kind: language, keep: [en]}}, {{kind: detect-language}}]\n",
+        f"name: d\nsources: [{{name: a, path: {data}}}]\n"
+        "stages: [{kind: language, keep: [en]}, {kind: detect-language}]\n",
     )
-    assert problems(path) == ["stages.0: `language` needs column `lang`; put `detect-language` before it",
-                              "stages.0: `language` needs column `lang_score`; put `detect-language` before it"]  # fmt: skip
+    assert problems(path) == [
+        "stages.0: `language` needs column `lang`; put `detect-language` before it",
+        "stages.0: `language` needs column `lang_score`; put `detect-language` before it",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -93,7 +98,8 @@ def test_pipeline_sources_of_the_same_name_are_refused(tmp_path: Path, data: Pat
 
 def test_pipeline_gate_on_an_unknown_code_is_refused(tmp_path: Path, data: Path):
     path = write(
-        tmp_path, f"name: d\nsources: [{{name: a, path: {data}}}]\ngates: {{max_rejected_share: {{unreadable-rows: 0.1}}}}\n"
+        tmp_path,
+        f"name: d\nsources: [{{name: a, path: {data}}}]\ngates: {{max_rejected_share: {{unreadable-rows: 0.1}}}}\n",
     )
     assert "did you mean 'unreadable-row'?" in problems(path)[0]
 
@@ -128,7 +134,7 @@ def test_schema_of_a_pipeline_names_every_stage_and_describes_every_setting():
 
 
 def test_pipeline_that_packs_shorter_than_it_tokenizes_is_refused(data: Path, tmp_path: Path):
-    with pytest.raises(ConfigError, match="shorter than tokenize.max_length"):
+    with pytest.raises(ConfigError, match=r"shorter than tokenize\.max_length"):
         parse_pipeline(
             {
                 "name": "d",

@@ -15,8 +15,8 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
+from sft_data.dedup.kernels import STEP, mix
 from sft_data.dedup.matching import Buckets, Sets
-from sft_data.dedup.units import STEP, mix
 
 __all__ = ["prefix_buckets"]
 

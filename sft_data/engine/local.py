@@ -26,7 +26,9 @@ RESTARTS = 2
 class Engine(Protocol):
     """Runs tasks; `done` is called in the parent after each finished cell."""
 
-    def run(self, cache: Path, tasks: Sequence[Task], done: Callable[[Cell], None], *, light: bool = False) -> list[Cell]:
+    def run(
+        self, cache: Path, tasks: Sequence[Task], done: Callable[[Cell], None], *, light: bool = False
+    ) -> list[Cell]:
         """Cells of `tasks`, in their order. `light` says that starting processes would cost more than it saves."""
         ...
 
@@ -50,7 +52,9 @@ class LocalEngine:
     ) -> None:
         self._stop(wait=error is None)
 
-    def run(self, cache: Path, tasks: Sequence[Task], done: Callable[[Cell], None], *, light: bool = False) -> list[Cell]:
+    def run(
+        self, cache: Path, tasks: Sequence[Task], done: Callable[[Cell], None], *, light: bool = False
+    ) -> list[Cell]:
         """Cells of `tasks`, in their order; those already made are found, not made again."""
         cells: dict[str, Cell] = {}
         for task in tasks:

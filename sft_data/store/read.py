@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sft_data.errors import StoreError
 from sft_data.store.layout import BUILD, MANIFEST, NAME, numbered
-from sft_data.store.manifest import FORMAT, Manifest
+from sft_data.store.manifest import FORMAT, Counts, Manifest
 from sft_data.store.refs import read_refs
 
 __all__ = [
@@ -65,6 +65,7 @@ class VersionInfo(BaseModel):
     bytes: int = Field(description="sum of all files; what versions share on disk is counted in each")
     published: str | None = Field(description="ISO time in UTC; None where build.json does not tell")
     path: str
+    problem: str | None = Field(default=None, description="why the figures are missing: the manifest cannot be read")
 
 
 def load_manifest(folder: Path) -> Manifest:
@@ -224,23 +225,28 @@ def _infos(store: Path, name: str) -> list[VersionInfo]:
 
 
 def _info(name: str, folder: Path, latest: int | None, tags: dict[str, int]) -> VersionInfo:
-    manifest = load_manifest(folder)
-    number = numbered(folder)
-    build = load_build(folder)
+    """One line; a version that cannot be read takes its figures with it, not the whole list."""
+    number, problem, manifest = numbered(folder), None, None
+    try:
+        manifest = load_manifest(folder)
+    except StoreError as error:
+        problem = str(error)
+    counts = manifest.counts if manifest else Counts(rows_in=0, rows_kept=0, rows_rejected=0)
     return VersionInfo(
         version=f"{name}@{folder.name}",
         name=name,
         number=number,
-        fingerprint=manifest.fingerprint,
+        fingerprint=manifest.fingerprint if manifest else "",
         latest=number is not None and number == latest,
         draft=number is None,
         tags=sorted(tag for tag, at in tags.items() if at == number),
-        rows=manifest.counts.rows_kept,
-        rows_in=manifest.counts.rows_in,
-        rows_rejected=manifest.counts.rows_rejected,
-        tokens=manifest.counts.tokens,
-        packs=manifest.counts.packs,
-        bytes=sum(file.bytes for file in manifest.files),
-        published=build.get("published"),
+        rows=counts.rows_kept,
+        rows_in=counts.rows_in,
+        rows_rejected=counts.rows_rejected,
+        tokens=counts.tokens,
+        packs=counts.packs,
+        bytes=sum(file.bytes for file in manifest.files) if manifest else 0,
+        published=load_build(folder).get("published"),
         path=str(folder),
+        problem=problem,
     )

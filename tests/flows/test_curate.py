@@ -24,7 +24,9 @@ def sft(*arguments: str, home: Path) -> dict[str, object]:
 
 @pytest.mark.slow
 def test_run_as_a_flow_publishes_the_same_bytes_as_build(tmp_path: Path):
-    flown = sft("run", "pipelines/quickstart.yaml", "--set", "train=null", "--store", str(tmp_path / "a"), home=tmp_path)
+    flown = sft(
+        "run", "pipelines/quickstart.yaml", "--set", "train=null", "--store", str(tmp_path / "a"), home=tmp_path
+    )
     built = sft("build", "pipelines/quickstart.yaml", "--store", str(tmp_path / "b"), home=tmp_path)
     assert flown["flow_run"]
     assert flown["training"] is None
@@ -34,7 +36,9 @@ def test_run_as_a_flow_publishes_the_same_bytes_as_build(tmp_path: Path):
 
 @pytest.mark.slow
 def test_run_starts_the_training_that_the_pipeline_names(tmp_path: Path):
-    told = sft("run", "pipelines/quickstart.yaml", "--store", str(tmp_path), "--runs", str(tmp_path / "runs"), home=tmp_path)
+    told = sft(
+        "run", "pipelines/quickstart.yaml", "--store", str(tmp_path), "--runs", str(tmp_path / "runs"), home=tmp_path
+    )
     training = told["training"]
     assert isinstance(training, dict)
     assert training["fingerprint"] == told["fingerprint"]

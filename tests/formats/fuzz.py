@@ -69,7 +69,7 @@ SPICE += [b"9" * 30, b"{" * 200, b"[" * 200, b"null", b'"instruction":', b"\xef\
 
 def damaged(good: bytes, seed: int) -> bytes:
     """A good file with one to four kinds of damage."""
-    chance = random.Random(seed)  # noqa: S311 - not for secrets
+    chance = random.Random(seed)
     data = bytearray(good)
     for _ in range(chance.randint(1, 4)):
         place, size = chance.randrange(len(data) + 1), chance.choice([1, 1, 2, 5, 40])

@@ -110,6 +110,16 @@ def test_resolve_damaged_manifest_names_the_file(tmp_path):
         resolve(tmp_path / "store", "small@v1")
 
 
+def test_versions_lists_a_damaged_version_with_its_problem_and_the_others_with_figures(tmp_path):
+    made = published(tmp_path / "store", tmp_path / "a")
+    published(tmp_path / "store", tmp_path / "b", salt="2")
+    rewrite(made.folder / "manifest.json", b"{}")
+    first, second = versions(tmp_path / "store")
+    assert (first.version, first.rows) == ("small@v1", 0)
+    assert "manifest.json is damaged" in str(first.problem)
+    assert (second.rows, second.latest, second.problem) == (8, True, None)
+
+
 def test_damaged_references_say_how_to_mend_them(tmp_path):
     published(tmp_path / "store", tmp_path / "cells")
     (tmp_path / "store/small/refs.json").write_text("{broken")

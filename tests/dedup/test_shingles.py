@@ -9,8 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sft_data.dedup import shingles
-from sft_data.dedup.shingles import ShingleSets, shingle_sets
-from sft_data.dedup.units import composed
+from sft_data.dedup.shingles import ShingleSets, composed, shingle_sets
 from tests.dedup import oracle
 
 
