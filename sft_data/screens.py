@@ -81,7 +81,7 @@ def print_versions(console: Console, versions: Sequence[VersionInfo]) -> None:
             Text(visible(tags)),
             *(number(n) for n in (version.rows, version.tokens, version.packs)),
             Text(version.published or ""),
-            Text(version.fingerprint[:12], style="dim"),
+            Text(version.fingerprint[:12], style="dim") if not version.problem else Text("damaged", style="bold red"),
         )
     console.print(table)
 
