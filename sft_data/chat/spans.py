@@ -123,7 +123,9 @@ class TurnFinder:
         message = messages[number]
         content = message["content"].strip()
         answer = text.rfind(content, len(before), end - len(stop) + 1) if content else end - len(stop)
-        start = answer if prompt == before else _common(prompt, text)  # some templates do not know prompts
+        start = _common(prompt, text)
+        if prompt == before and not message.get("tool_calls"):  # some templates do not know prompts
+            start = answer
         if answer < 0 or not len(before) <= start < end:
             raise Unproved("unproved-mask", f"turn {number} does not lie behind the prompt for it")
         answer = max(start, answer)  # an answer that opens with what the prompt has said already: "<think>"
@@ -166,8 +168,9 @@ class TurnFinder:
         found = self._controls.search(tail)
         if not answer or found is None:
             raise TokenizerError(
-                f"the chat template does not end an answer with a special token, but with {tail!r}: a model trained on "
-                "it would never stop; use a template that writes eos_token behind every answer"
+                f"the chat template does not end an answer with a special token, but with {tail!r} (if that "
+                "should be one, this tokenizer lacks it): a model trained on it would never stop; use a template that "
+                "writes eos_token behind every answer"
             )
         stops = tuple(dict.fromkeys([found.group(), *([eos] if eos else [])]))
         before = head.partition(slot("c0"))[2]
