@@ -1,0 +1,250 @@
+"""Bytes -> units -> shingles: the compiled loops.
+
+They stand in one file because numba notices a changed source by file: a loop cached with another file's old code in it
+would go on giving the old result.
+"""
+
+# Kernels take what numba infers, so they are not annotated.
+# mypy: disable-error-code="no-untyped-def"
+# ruff: noqa: ANN001, ANN201, ANN202, PLR0917
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+
+__all__ = ["STEP", "find_composable", "mix", "ngrams", "read_units", "shingle"]
+
+# What a character does to units; units.unit_table gives each code point one of them.
+SEPARATOR, WORD, ALONE, SPACE, MARK, IGNORED, OPERATOR = range(7)
+
+_S32, _ONE = np.uint64(32), np.uint64(1)
+_MIX_1 = np.uint64(0xFF51AFD7ED558CCD)
+_MIX_2 = np.uint64(0xC4CEB9FE1A85EC53)
+STEP = np.uint64(0x9E3779B97F4A7C15)
+_S33 = np.uint64(33)
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
+def mix(h):
+    """The 64-bit finaliser of MurmurHash3: a bijection in which every bit depends on every bit."""
+    h ^= h >> _S33
+    h *= _MIX_1
+    h ^= h >> _S33
+    h *= _MIX_2
+    return h ^ (h >> _S33)
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
+def _decode(data, i):
+    """The code point at byte `i` of valid UTF-8, and where the next one starts."""
+    lead = np.uint32(data[i])
+    if lead < 0x80:
+        return lead, i + 1
+    second = np.uint32(data[i + 1] & 0x3F)
+    if lead < 0xE0:
+        return (lead & np.uint32(0x1F)) << np.uint32(6) | second, i + 2
+    third = np.uint32(data[i + 2] & 0x3F)
+    if lead < 0xF0:
+        return (lead & np.uint32(0x0F)) << np.uint32(12) | second << np.uint32(6) | third, i + 3
+    fourth = np.uint32(data[i + 3] & 0x3F)
+    high = (lead & np.uint32(0x07)) << np.uint32(18) | second << np.uint32(12)
+    return high | third << np.uint32(6) | fourth, i + 4
+
+
+@numba.njit(cache=True, nogil=True)
+def find_composable(data, bounds, table):
+    """Which texts hold a character that NFC may change. Nothing below U+0300 does: its bytes are below 0xCC."""
+    out = np.zeros(len(bounds) - 1, dtype=np.bool_)
+    for doc in range(len(out)):
+        i = bounds[doc]
+        while i < bounds[doc + 1]:
+            if data[i] < 0xCC:
+                i += 1
+                continue
+            code, i = _decode(data, i)
+            if code < len(table) and table[code] >> 28:
+                out[doc] = True
+                break
+    return out
+
+
+@numba.njit(cache=True, nogil=True)
+def read_units(data, i, end, table, hashes, starts, ends):  # noqa: PLR0912, PLR0915 - one pass over the bytes
+    """Split `data[i:end]` into units: their hashes, and the bytes at which they start and end.
+
+    Returns the number of units; where the text starts and ends without the white space around it; and a hash of its
+    numbers in their order, each with the sign or operator before it.
+    """
+    first, last = end, end  # of the text without the white space around it
+    units = 0
+    word, in_word, opened = np.uint64(0), False, i
+    number, in_number, listed = np.uint64(0), False, np.uint64(0)
+    sign, after_number = np.uint64(0), False  # an operator that stands before a number belongs to it
+    while i <= end:
+        if i < end and data[i] < 0x80 and not in_number:  # most bytes: an ASCII letter of a word
+            entry = table[data[i]]
+            if entry >> 21 == WORD:
+                if first == end:
+                    first = i
+                i += 1
+                last = i
+                if not in_word:
+                    in_word, opened = True, i - 1
+                word = (word ^ np.uint64(entry)) * STEP
+                sign, after_number = np.uint64(0), False
+                continue
+        entry = np.uint32(SEPARATOR << 21)
+        start = i
+        if i == end:  # one separator behind the text ends the last unit and number
+            i += 1
+        else:
+            code, i = _decode(data, i)
+            if code < len(table):
+                entry = table[code]
+            if (entry >> 21) & 7 != SPACE:
+                if first == end:
+                    first = start
+                last = i
+        kind = (entry >> 21) & 7
+        if kind == IGNORED and start != end:
+            continue
+        digit = (entry >> 24) & 15
+        if digit:
+            if not in_number:
+                number, in_number = sign, True
+            number = (number ^ np.uint64(digit)) * STEP
+            sign = np.uint64(0)
+        else:
+            if in_number:
+                listed = (listed ^ mix(number)) * STEP
+                in_number, after_number = False, True
+            if kind == OPERATOR:
+                sign = np.uint64(entry & 0x1FFFFF)
+            elif kind == SPACE and data[start] != 10:
+                if not after_number:
+                    sign = np.uint64(0)
+            else:
+                sign, after_number = np.uint64(0), False
+        if kind == WORD or (kind == MARK and in_word):
+            if not in_word:
+                in_word, opened = True, start
+            word = (word ^ np.uint64(entry & 0x1FFFFF | WORD << 21)) * STEP
+            continue
+        if in_word:
+            hashes[units], starts[units], ends[units] = mix(word), opened, start
+            units += 1
+            word, in_word = np.uint64(0), False
+        if kind == ALONE:
+            hashes[units], starts[units], ends[units] = mix(np.uint64(entry & 0x1FFFFF) * STEP), start, i
+            units += 1
+    return units, first, last, listed
+
+
+@numba.njit(cache=True, nogil=True)
+def roll(hashes, units, n, out, used):
+    """Write the hash of every `n` units in a row to `out` behind `used`; return the new `used`."""
+    leaves = np.uint64(1)  # STEP ** n: the weight with which a unit leaves the sum
+    for _ in range(n):
+        leaves *= STEP
+    rolled = np.uint64(0)
+    for at in range(units):
+        rolled = rolled * STEP + hashes[at]
+        if at >= n:
+            rolled -= hashes[at - n] * leaves
+        if at >= n - 1:
+            out[used] = mix(rolled)
+            used += 1
+    return used
+
+
+@numba.njit(cache=True, nogil=True)
+def _hash_bytes(data, first, last):
+    whole = mix(np.uint64(last - first) + STEP)
+    for at in range(first, last):
+        whole = (whole ^ np.uint64(data[at])) * STEP
+        whole ^= whole >> _S33
+    return mix(whole)
+
+
+@numba.njit(cache=True, nogil=True)
+def _sort_unique(values, first, end, spare, places):
+    """Sort `values[first:end]` and drop repetitions in place; return the new end.
+
+    Hashes are evenly spread, so one pass puts each value near its place and an insertion sort does the rest: linear
+    time, three times as fast as a general sort of such short runs.
+    """
+    size = end - first
+    if size > 24:
+        places[: size + 1] = 0
+        for at in range(first, end):
+            places[np.int64(((values[at] >> _S32) * np.uint64(size)) >> _S32) + 1] += 1
+        for at in range(size):
+            places[at + 1] += places[at]
+        for at in range(first, end):
+            bucket = np.int64(((values[at] >> _S32) * np.uint64(size)) >> _S32)
+            spare[places[bucket]] = values[at]
+            places[bucket] += 1
+        values[first:end] = spare[:size]
+    for at in range(first + 1, end):
+        value, back = values[at], at
+        while back > first and values[back - 1] > value:
+            values[back] = values[back - 1]
+            back -= 1
+        values[back] = value
+    kept = first
+    for at in range(first, end):
+        if at == first or values[at] != values[kept - 1]:
+            values[kept] = values[at]
+            kept += 1
+    return kept
+
+
+@numba.njit(cache=True, nogil=True)
+def shingle(data, bounds, table, n, values, counts, keys, numbers):
+    """Fill `values` with the sets of all texts one behind the other, and the other arrays; return the values used."""
+    longest = np.int64(0)
+    for doc in range(len(bounds)):
+        longest = max(longest, bounds[doc, 1] - bounds[doc, 0])
+    hashes, places = np.empty(longest + 2, dtype=np.uint64), np.empty(longest + 2, dtype=np.int64)
+    starts, ends = np.empty(longest + 1, dtype=np.int64), np.empty(longest + 1, dtype=np.int64)
+    used = 0
+    for doc in range(len(bounds)):
+        opened = used
+        units, first, last, numbers[doc] = read_units(data, bounds[doc, 0], bounds[doc, 1], table, hashes, starts, ends)
+        if units >= n:
+            used = _sort_unique(values, opened, roll(hashes, units, n, values, used), hashes, places)
+            for at in range(opened, used):
+                keys[doc] += mix(values[at] ^ STEP)
+            keys[doc] |= _ONE
+        elif last > first:
+            whole = _hash_bytes(data, first, last)
+            keys[doc] = max(whole & ~_ONE, np.uint64(2))  # 0 is the empty text
+            values[used] = mix(whole ^ STEP)
+            used += 1
+        counts[doc] = used - opened
+    return used
+
+
+@numba.njit(cache=True, nogil=True)
+def ngrams(data, bounds, table, n, out):
+    """Write each text's units, n-grams in their order, and their numbers; a text below `n` units is one n-gram."""
+    sizes, counts, starts, ends, grams = out
+    hashes = np.empty(len(data) + 1, dtype=np.uint64)
+    used = 0
+    spans = 0
+    for doc in range(len(bounds)):
+        size, _, _, _ = read_units(data, bounds[doc, 0], bounds[doc, 1], table, hashes, starts[spans:], ends[spans:])
+        sizes[doc] = size
+        spans += size
+        opened = used
+        if size >= n:
+            used = roll(hashes, size, n, grams, used)
+        elif size:
+            whole = np.uint64(size)  # told from n-grams by its size
+            for at in range(size):
+                whole = mix((whole + hashes[at]) * STEP)
+            grams[used] = whole
+            used += 1
+        counts[doc] = used - opened
+    return used
