@@ -23,8 +23,8 @@ DIALOGUE = {
     "<|im_start|>user\nC<|im_end|>\n<|im_start|>assistant\n[D<|im_end|>]\n",
     "qwen": "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nA<|im_end|>\n<|im_start|>assistant\n[B<|im_end|>]\n"
     "<|im_start|>user\nC<|im_end|>\n<|im_start|>assistant\n[D<|im_end|>]\n",
-    "llama3": "<s><|start_header_id|>system<|end_header_id|>\n\nS<|eot_id|><|start_header_id|>user<|end_header_id|>\n\nA"
-    "<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n[B<|eot_id|>]"
+    "llama3": "<s><|start_header_id|>system<|end_header_id|>\n\nS<|eot_id|>"
+    "<|start_header_id|>user<|end_header_id|>\n\nA<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n[B<|eot_id|>]"
     "<|start_header_id|>user<|end_header_id|>\n\nC<|eot_id|>"
     "<|start_header_id|>assistant<|end_header_id|>\n\n[D<|eot_id|>]",
     "mistral": "<s>[INST] S\n\nA[/INST][ B</s>][INST] C[/INST][ D</s>]",

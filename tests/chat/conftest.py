@@ -1,0 +1,5 @@
+"""A built version to look at."""
+
+from tests.export.conftest import version
+
+__all__ = ["version"]
