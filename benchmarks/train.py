@@ -1,6 +1,7 @@
 """What the training stage costs over a bare loop: the same packs, model and optimizer, in both.
 
-    python benchmarks/train.py [--steps 20] [--packs 4] [--length 512] [--hidden 256] [--layers 6] [--threads 1]
+    python benchmarks/train.py [--steps 20] [--packs 4] [--length 512] [--hidden 256] [--layers 6]
+        [--vocabulary 512] [--threads 1]
 
 Prints seconds and processor seconds for a step and tokens a second of both, and the largest difference between the two
 losses of a step: they are to be the same run. Takes the better of two repeats, because other work on the machine
@@ -26,12 +27,11 @@ from sft_data.train.batches import NOT_FOR_THE_MODEL, Collator, PackStream
 from sft_data.train.model import random_model
 from sft_data.train.packs import open_rows
 
-VOCABULARY = 512
 RATE = 1e-3
-ENTRY = TokenizerEntry(name="none", sha256="", template_sha256="", vocab_size=VOCABULARY, max_length=1 << 20)
+ENTRY = TokenizerEntry(name="none", sha256="", template_sha256="", vocab_size=1, max_length=1 << 20)
 
 
-def write_version(folder: Path, packs: int, length: int) -> Path:
+def write_version(folder: Path, packs: int, length: int, vocabulary: int) -> Path:
     """Packs of random tokens: examples of 20 to 200 tokens, the second half of each supervised."""
     draw = np.random.default_rng(0)
     rows: dict[str, list[list[int]]] = {"input_ids": [], "labels": [], "seq_lengths": []}
@@ -39,7 +39,7 @@ def write_version(folder: Path, packs: int, length: int) -> Path:
         sizes: list[int] = []
         while (left := length - sum(sizes)) > 0:
             sizes.append(min(left, int(draw.integers(20, 200))))
-        ids = draw.integers(0, VOCABULARY, length)
+        ids = draw.integers(0, vocabulary, length)
         ends = np.cumsum(sizes)
         place = np.arange(length) - np.repeat(ends - sizes, sizes)
         learnt = place > np.repeat(sizes, sizes) // 2
@@ -51,7 +51,7 @@ def write_version(folder: Path, packs: int, length: int) -> Path:
     (folder / "tokenizer").mkdir()
     with pa.ipc.new_stream(folder / "packs" / "train" / "data-00000-of-00001.arrow", table.schema) as writer:
         writer.write_table(table)
-    entry = ENTRY.model_copy(update={"pack_length": length})
+    entry = ENTRY.model_copy(update={"pack_length": length, "vocab_size": vocabulary})
     manifest = Manifest(
         name="random",
         fingerprint="0" * 64,
@@ -66,10 +66,10 @@ def write_version(folder: Path, packs: int, length: int) -> Path:
     return folder
 
 
-def bare_loop(described: RandomModel, config: TrainConfig, version: Path, length: int) -> list[float]:
+def bare_loop(described: RandomModel, config: TrainConfig, version: Path, vocabulary: int, length: int) -> list[float]:
     """The shortest loop that trains on packs: losses of its steps."""
     steps = config.max_steps or 1
-    model = random_model(described, vocabulary=VOCABULARY, context=length, entry=ENTRY)
+    model = random_model(described, vocabulary=vocabulary, context=length, entry=ENTRY)
     model.config.use_cache = False
     rows = open_rows(version, "train", "packs")
     stream = PackStream(rows, np.arange(len(rows)), steps * config.batch_packs, config.seed)
@@ -98,7 +98,15 @@ def timed(run: Callable[[], list[float]]) -> tuple[float, float, list[float]]:
 def main() -> None:
     """Run both and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, value in (("steps", 20), ("packs", 4), ("length", 512), ("hidden", 256), ("layers", 6), ("threads", 1)):
+    for name, value in (
+        ("steps", 20),
+        ("packs", 4),
+        ("length", 512),
+        ("hidden", 256),
+        ("layers", 6),
+        ("threads", 1),
+        ("vocabulary", 512),
+    ):
         parser.add_argument(f"--{name}", type=int, default=value)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -117,14 +125,14 @@ def main() -> None:
         precision="fp32",
     )
     with tempfile.TemporaryDirectory() as folder:
-        version = write_version(Path(folder) / "v1", options.steps * options.packs, options.length)
+        version = write_version(Path(folder) / "v1", options.steps * options.packs, options.length, options.vocabulary)
 
         def ours() -> list[float]:
             result = train(config, version, Path(folder) / f"run-{time.monotonic_ns()}")
             return [step.loss for step in result.history]
 
         def bare() -> list[float]:
-            return bare_loop(described, config, version, options.length)
+            return bare_loop(described, config, version, options.vocabulary, options.length)
 
         ours(), bare()  # imports and first calls
         runs = {"bare loop": [timed(bare), timed(bare)], "sft-data train": [timed(ours), timed(ours)]}

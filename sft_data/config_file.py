@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -13,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from sft_data.errors import ConfigError
 
-__all__ = ["check_settings", "explain", "hint", "read_settings"]
+__all__ = ["check_settings", "explain", "hint", "read_settings", "settings_table"]
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -116,3 +117,15 @@ def _models(annotation: Any) -> list[type[BaseModel]]:  # noqa: ANN401  # any an
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     return [found for inner in get_args(annotation) for found in _models(inner)]
+
+
+def settings_table(model: type[BaseModel], inside: str = "") -> str:
+    """The settings of a model as a Markdown table: name, default, meaning; those of an inner model behind its own."""
+    lines = [] if inside else ["| setting | default | meaning |", "|---|---|---|"]
+    for name, field in model.model_fields.items():
+        inner = _models(field.annotation)
+        bare = field.is_required() or field.default is None or inner
+        default = "" if bare else f"`{json.dumps(field.default)}`".replace('"', "")
+        lines.append(f"| `{inside}{name}` | {default} | {field.description} |")
+        lines += [settings_table(one, f"{inside}{name}.") for one in inner]
+    return "\n".join(lines)

@@ -4,7 +4,7 @@ from typing import Literal
 import pytest
 from pydantic import BaseModel, ConfigDict, Field
 
-from sft_data.config_file import check_settings, hint, read_settings
+from sft_data.config_file import check_settings, hint, read_settings, settings_table
 from sft_data.errors import ConfigError
 
 
@@ -66,3 +66,14 @@ def test_read_settings_of_a_file_that_is_no_mapping_is_refused(tmp_path: Path, t
 
 def test_hint_with_nothing_near_is_empty():
     assert hint("abc", ["xyz"]) == ""
+
+
+def test_settings_table_names_inner_settings_by_their_place():
+    assert settings_table(Outer).splitlines() == [
+        "| setting | default | meaning |",
+        "|---|---|---|",
+        "| `colour` | `red` | None |",
+        "| `inner` |  | None |",
+        "| `inner.width` | `1` | None |",
+        "| `size` | `1` | None |",
+    ]

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from sft_data.config_file import settings_table
 from sft_data.errors import ConfigError, MissingExtraError
 from sft_data.train import LoraSettings, RandomModel, TrainConfig, load_train_config, train
 from sft_data.train import run as run_module
@@ -88,3 +89,18 @@ def test_model_folder_of_a_run_is_the_model_in_it(tmp_path: Path):
     assert model_folder(str(tmp_path)) == str(tmp_path)
     (tmp_path / "training.json").write_text("{}")
     assert model_folder(str(tmp_path)) == str(tmp_path / "model")
+
+
+def test_documentation_lists_every_setting_as_it_is():
+    page = (PIPELINES.parent / "docs" / "training.md").read_text(encoding="utf-8")
+    assert settings_table(TrainConfig) in page
+
+
+def test_training_file_in_the_documentation_loads(tmp_path: Path):
+    page = (PIPELINES.parent / "docs" / "training.md").read_text(encoding="utf-8")
+    text = page.split("```yaml\n")[1].split("```")[0]
+    assert load_train_config(write(tmp_path, text)).method == "lora"
+
+
+def test_learning_rate_without_a_point_is_a_number(tmp_path: Path):
+    assert load_train_config(write(tmp_path, "model: m\nlearning_rate: 2e-5\n")).learning_rate == 2e-5

@@ -28,7 +28,7 @@ def example(prompt: Sequence[int], answer: Sequence[int]) -> Example:
 
 def echo(seed: int, rows: int, *, longest: int = 14) -> list[Example]:
     """Examples that a small model learns quickly: the answer repeats the first word of the question."""
-    draw = random.Random(seed)  # noqa: S311
+    draw = random.Random(seed)
     made = []
     for _ in range(rows):
         prompt = [draw.randrange(8, VOCABULARY) for _ in range(draw.randrange(1, longest))]
