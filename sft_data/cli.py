@@ -414,11 +414,11 @@ def gc(
 @app.command(epilog="Example: sft-data export quickstart@v3 --out quickstart-v3.tar.zst")
 def export(
     version: Version,
-    out: Annotated[Path, typer.Option("--out", help="A file for an archive (.tar.zst), or a new folder.")],
+    out: Annotated[str, typer.Option("--out", help="A file for an archive (.tar.zst), a new folder, or a URL.")],
     store: Store = None,
     json: Json = False,
 ) -> None:
-    """Write a version as one archive, or as a folder with a dataset card that `load_dataset` opens."""
+    """Write a version as one archive, or as a folder or URL with a dataset card that `load_dataset` opens."""
     from sft_data.store.transfer import export_version
 
     told = export_version(_find(store, version), out)
@@ -427,7 +427,7 @@ def export(
 
 @app.command("import", epilog="Example: sft-data import quickstart-v3.tar.zst --store ./store")
 def import_(
-    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="An archive or a folder that `export` wrote.")],
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="An archive, folder or URL that `export` wrote.")],
     store: Store = None,
     json: Json = False,
 ) -> None:

@@ -1,4 +1,4 @@
-"""Take a version out of a store and into another: as one archive, or as a folder that Hugging Face's tools open.
+"""Take a version out of a store and into another: one archive, a folder that Hugging Face's tools open, or a URL.
 
 What comes in from outside is believed in nothing: names are checked before they become paths, sizes before they are
 written, and the whole version is verified before it is published.
@@ -25,9 +25,10 @@ from sft_data.store.log import unwritable
 from sft_data.store.manifest import Manifest
 from sft_data.store.publish import Published, seal
 from sft_data.store.read import VersionRef, find_by_fingerprint, load_manifest
+from sft_data.store.remote import is_url, open_remote
 from sft_data.store.verify import verify
 
-__all__ = ["CARD", "Exported", "export_archive", "export_folder", "export_version", "import_version"]
+__all__ = ["CARD", "Exported", "export_archive", "export_folder", "export_version", "import_version", "push"]
 
 CARD = "README.md"
 # The two files that the manifest does not list are small: more than this is not one of ours.
@@ -46,13 +47,37 @@ class Exported(BaseModel):
     sha256: str | None = Field(default=None, description="of the archive; None for a folder")
 
 
-def export_version(version: VersionRef, out: Path) -> Exported:
-    """As an archive where `out` is named like one (.tar.zst), as a folder elsewhere."""
-    if out.name.endswith(".tar.zst"):
-        return export_archive(version, out)
-    if out.suffix in (".tar", ".zst", ".gz", ".zip", ".tgz"):
-        raise StoreError(f"{out}: archives are written as .tar.zst; name it so, or name a folder")
-    return export_folder(version, out)
+def export_version(version: VersionRef, out: str | Path) -> Exported:
+    """To a URL, as an archive where `out` is named like one (.tar.zst), as a folder elsewhere."""
+    if is_url(out):
+        return push(version, str(out))
+    path = Path(out)
+    if path.name.endswith(".tar.zst"):
+        return export_archive(version, path)
+    if path.suffix in (".tar", ".zst", ".gz", ".zip", ".tgz"):
+        raise StoreError(f"{path}: archives are written as .tar.zst; name it so, or name a folder")
+    return export_folder(version, path)
+
+
+def push(version: VersionRef, url: str) -> Exported:
+    """Copy the version with its card to a URL. What was cut short is simply pushed again."""
+    remote = open_remote(url)
+    raw = (version.folder / MANIFEST).read_bytes()
+    there = remote.read(MANIFEST)
+    names = list(_names(version.manifest))
+    if there is None:
+        for name in names[1:]:
+            remote.send(version.folder / name, name)
+        remote.write(CARD, _card(version).encode())
+    if there not in (None, raw) or not remote.create(MANIFEST, raw):
+        raise StoreError(f"{url} holds another version already; what was pushed is never changed: name another place")
+    size = sum((version.folder / name).stat().st_size for name in names)
+    return Exported(version=version.version, path=url, files=len(names) + 1, bytes=size)
+
+
+def _card(version: VersionRef) -> str:
+    report = Report.model_validate_json((version.folder / REPORT_JSON).read_bytes())
+    return render_card(version.folder, version.manifest, report)
 
 
 def export_archive(version: VersionRef, out: Path) -> Exported:
@@ -99,24 +124,23 @@ def export_folder(version: VersionRef, out: Path) -> Exported:
             target = out / name
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(version.folder / name, target)
-        report = Report.model_validate_json((version.folder / REPORT_JSON).read_bytes())
-        (out / CARD).write_text(render_card(version.folder, version.manifest, report), encoding="utf-8")
+        (out / CARD).write_text(_card(version), encoding="utf-8")
     size = sum((out / name).stat().st_size for name in names)
     return Exported(version=version.version, path=str(out), files=len(names) + 1, bytes=size)
 
 
-def import_version(store: Path, source: Path) -> Published:
-    """Publish the version in an archive or folder; it keeps its fingerprint and takes the next free number here.
+def import_version(store: Path, source: str | Path) -> Published:
+    """Publish the version in an archive, a folder or at a URL. It keeps its fingerprint and takes the next free number.
 
     StoreError with every problem where it is not whole; nothing is published then.
     """
-    if not source.exists():
-        raise StoreError(f"there is nothing at {source}: give an archive (.tar.zst) or a version's folder")
+    if not is_url(source) and not Path(source).exists():
+        raise StoreError(f"there is nothing at {source}: give an archive (.tar.zst), a version's folder or a URL")
     with unwritable(store):
         staging = store / f"{staging_prefix}{uuid.uuid4().hex[:12]}"
         staging.mkdir(parents=True)
         try:
-            _fill(staging, source)
+            _fetch(staging, str(source)) if is_url(source) else _fill(staging, Path(source))
             manifest = load_manifest(staging)
             found = find_by_fingerprint(store, manifest.name, manifest.fingerprint)
             if found is not None:
@@ -131,12 +155,22 @@ def import_version(store: Path, source: Path) -> Published:
             shutil.rmtree(staging, ignore_errors=True)
 
 
-def _refuse_failed(source: Path, manifest: Manifest) -> None:
+def _refuse_failed(source: str | Path, manifest: Manifest) -> None:
     failed = [name for name, gate in manifest.gates.items() if not gate.get("passed")]
     if failed:
         raise StoreError(
             f"{source} is a draft: it fails its gates ({', '.join(failed)}); only whole versions are imported"
         )
+
+
+def _fetch(staging: Path, url: str) -> None:
+    remote = open_remote(url)
+    raw = remote.read(MANIFEST)
+    if raw is None:
+        raise StoreError(f"there is no version at {url}: it has no {MANIFEST}")
+    (staging / MANIFEST).write_bytes(raw)
+    for name in list(_names(_admitted(raw, url)))[1:]:
+        remote.fetch(name, staging / name)
 
 
 def _fill(staging: Path, source: Path) -> None:
@@ -192,7 +226,7 @@ def _write(target: Path, content: IO[bytes]) -> None:
         shutil.copyfileobj(content, file, 1 << 20)
 
 
-def _admitted(raw: bytes, source: Path) -> Manifest:
+def _admitted(raw: bytes, source: str | Path) -> Manifest:
     """The manifest of something that comes from outside: its names must be paths inside a version."""
     try:
         manifest = Manifest.model_validate_json(raw)

@@ -141,7 +141,8 @@ def _index(
     if not index["row"].sort().equals(pl.Series("row", np.repeat(np.arange(len(tokens)), wanted), dtype=pl.Int64)):
         told = "once" if (wanted == 1).all() else "as often as its source's weight says"
         seen, twice = index["row"].n_unique(), int(index["row"].is_duplicated().sum())
-        yield f"{name} does not hold each row of tokens/{split} {told}: {seen:,} of {len(tokens):,} rows, {twice:,} twice"
+        count = f"{seen:,} of {len(tokens):,} rows, {twice:,} twice"
+        yield f"{name} does not hold each row of tokens/{split} {told}: {count}"
         return
     if not index["tokens"].equals(tokens.gather(index["row"]).alias("tokens")):
         yield f"{name} tells other lengths than sidecar/{split}"
