@@ -18,7 +18,7 @@ __all__ = ["Remote", "is_url", "open_remote"]
 ATTEMPTS = 6
 FIRST_WAIT = 0.05  # seconds; doubled each time: 1.6 s over all attempts
 # These are answers, not accidents: asking again would not change them.
-FINAL = (FileNotFoundError, FileExistsError, PermissionError, NotADirectoryError, IsADirectoryError)
+FINAL = (PermissionError, NotADirectoryError, IsADirectoryError)
 
 Answer = TypeVar("Answer")
 
@@ -53,11 +53,11 @@ class Remote:
 
     def send(self, source: Path, name: str) -> None:
         """Copy a file there."""
-        self._asked(lambda: self.files.put_file(str(source), self._at(name)))
+        self._written(lambda: self.files.put_file(str(source), self._at(name)))
 
     def write(self, name: str, content: bytes) -> None:
         """Write a small file, over what is there."""
-        self._asked(lambda: self.files.pipe_file(self._at(name), content))
+        self._written(lambda: self.files.pipe_file(self._at(name), content))
 
     def create(self, name: str, content: bytes) -> bool:
         """Write a small file only where there is none. False: another was there first, with other content.
@@ -65,7 +65,7 @@ class Remote:
         A repeated request may meet what its own first attempt wrote, so equal content counts as written.
         """
         try:
-            self._asked(lambda: self.files.pipe_file(self._at(name), content, mode="create"))
+            self._written(lambda: self.files.pipe_file(self._at(name), content, mode="create"))
         except FileExistsError:
             return self.read(name) == content
         return True
@@ -73,12 +73,20 @@ class Remote:
     def _at(self, name: str) -> str:
         return f"{self.root}/{name}"
 
+    def _written(self, request: Callable[[], Any]) -> None:
+        try:
+            self._asked(request)
+        except FileNotFoundError as error:
+            raise StoreError(f"{self.url} cannot be written: {error}") from error
+
     def _asked(self, request: Callable[[], Answer]) -> Answer:
         for attempt in range(ATTEMPTS):
             try:
                 return request()
-            except FINAL:
+            except (FileNotFoundError, FileExistsError):
                 raise
+            except FINAL as error:
+                raise StoreError(f"{self.url} cannot be used: {error}") from error
             except OSError as error:
                 if attempt == ATTEMPTS - 1:
                     raise StoreError(f"{self.url} cannot be reached after {ATTEMPTS} attempts: {error}") from error
@@ -93,7 +101,8 @@ def open_remote(url: str) -> Remote:
     except ImportError:
         raise MissingExtraError("a version at a URL", "remote") from None
     try:
-        files, root = fsspec.core.url_to_fs(url)
+        local = {"auto_mkdir": True} if url.startswith(("file:", "local:")) else {}
+        files, root = fsspec.core.url_to_fs(url, **local)
     except (ImportError, ValueError) as error:
         raise StoreError(f"{url} cannot be opened: {error}") from error
     return Remote(files, root, url)

@@ -44,6 +44,16 @@ def test_push_and_import_bring_the_same_bytes(version, bucket, tmp_path):
     assert verify(made.folder).ok
 
 
+def test_push_to_a_folder_by_its_url(version, tmp_path):
+    url = (tmp_path / "deep" / "small").as_uri()
+    export_version(version, url)
+    export_version(version, url)
+    assert tree(import_version(tmp_path / "store", url).folder) == tree(version.folder)
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(StoreError, match="cannot be"):
+        export_version(version, (tmp_path / "file" / "small").as_uri())
+
+
 def test_push_again_is_fine_and_another_version_is_refused(version, bucket, tmp_path):
     export_version(version, bucket)
     export_version(version, bucket)
