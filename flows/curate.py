@@ -19,7 +19,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_logger
 
 from sft_data.build import StepResult, Work, build, run_step
-from sft_data.engine import LocalEngine
+from sft_data.engine import open_engine
 from sft_data.errors import SftDataError
 from sft_data.pipeline import load_pipeline
 from sft_data.plan import Step
@@ -67,11 +67,13 @@ def curate(
     workers: int = 1,
     overrides: list[str] | None = None,
     runs: str = "runs",
+    engine: str = "local",
+    address: str | None = None,
 ) -> dict[str, Any]:
     """Build `pipeline`, publish the version, train on it; returns what `sft-data run --json` prints."""
     settings = load_pipeline(Path(pipeline), overrides or [])
-    with LocalEngine(workers) as engine:
-        built = build(settings, Path(store) if store else None, engine=engine, call=run_step_task)
+    with open_engine(engine, workers, address) as opened:
+        built = build(settings, Path(store) if store else None, engine=opened, call=run_step_task)
     training = train_task(settings.train, built.path, runs) if settings.train else None
     return built.model_dump(mode="json") | {"flow_run": runtime.flow_run.id, "training": training}
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import orjson
 import typer
@@ -44,6 +44,8 @@ Version = Annotated[str, typer.Argument(metavar="VERSION", help="NAME, NAME@v3, 
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting of the pipeline.")
 ]
+EngineName = Annotated[Literal["local", "ray"], typer.Option("--engine", help="Where the work runs.")]
+Address = Annotated[str | None, typer.Option("--address", help="A Ray cluster; default: one is started here.")]
 Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Processes at work. Default: one per core.")]
 
 
@@ -131,18 +133,20 @@ def build(
     overrides: Overrides = None,
     store: Store = None,
     workers: Workers = None,
+    engine: EngineName = "local",
+    address: Address = None,
     json: Json = False,
 ) -> None:
     """Curate and publish a version, without Prefect."""
     from sft_data.build import build as build_version
-    from sft_data.engine import LocalEngine
+    from sft_data.engine import open_engine
     from sft_data.pipeline import load_pipeline
     from sft_data.progress import ProgressWatch
     from sft_data.screens import print_build
 
     settings = load_pipeline(pipeline, overrides or [])
-    with LocalEngine(workers or os.cpu_count() or 1) as engine, ProgressWatch(_err()) as watch:
-        result = build_version(settings, store, engine=engine, watch=watch)
+    with open_engine(engine, workers or os.cpu_count() or 1, address) as opened, ProgressWatch(_err()) as watch:
+        result = build_version(settings, store, engine=opened, watch=watch)
     if json:
         _print(result)
     else:
@@ -155,6 +159,8 @@ def run(
     overrides: Overrides = None,
     store: Store = None,
     workers: Workers = None,
+    engine: EngineName = "local",
+    address: Address = None,
     runs: Annotated[Path, typer.Option("--runs", help="Folder of training runs.")] = Path("runs"),
     json: Json = False,
 ) -> None:
@@ -168,7 +174,15 @@ def run(
     if settings.train:
         load_train_config(Path(settings.train))
     flow = _flow()
-    told = flow(str(pipeline), str(store) if store else None, workers or os.cpu_count() or 1, overrides, str(runs))
+    told = flow(
+        str(pipeline),
+        store=str(store) if store else None,
+        workers=workers or os.cpu_count() or 1,
+        overrides=overrides,
+        runs=str(runs),
+        engine=engine,
+        address=address,
+    )
     if json:
         _print(told)
         return

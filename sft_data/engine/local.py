@@ -17,7 +17,7 @@ from typing import Protocol
 from sft_data.cells import Cell, Task, execute, find_cell
 from sft_data.errors import EngineError
 
-__all__ = ["Engine", "LocalEngine"]
+__all__ = ["ONE_THREAD", "Engine", "LocalEngine"]
 
 # How often a pool whose worker died is started anew before every task left runs alone, to name the one that kills.
 RESTARTS = 2
@@ -115,7 +115,7 @@ class LocalEngine:
     def _start(self) -> ProcessPoolExecutor:
         if self._pool is None:
             context = multiprocessing.get_context("spawn")
-            with _environment(_ONE_THREAD):
+            with _environment(ONE_THREAD):
                 self._pool = ProcessPoolExecutor(
                     self.workers, mp_context=context, initializer=_begin_worker, initargs=(os.getpid(),)
                 )
@@ -135,7 +135,7 @@ class LocalEngine:
         self._pool = None
 
 
-_ONE_THREAD = {
+ONE_THREAD = {
     "POLARS_MAX_THREADS": "1",
     "RAYON_NUM_THREADS": "1",
     "NUMBA_NUM_THREADS": "1",
