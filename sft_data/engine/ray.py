@@ -118,11 +118,12 @@ class RayEngine:
             # Ray tells of dead workers on standard output, where a result may be read by a program.
             self._aside.enter_context(redirect_stdout(sys.stderr))
             settings: dict[str, Any] = {"address": self.address} if self.address else {"num_cpus": self.workers}
+            settings |= {"log_to_driver": False, "logging_level": logging.ERROR}
+            settings["runtime_env"] = {"env_vars": ONE_THREAD}
             if not self.address:
                 settings["include_dashboard"] = False
             try:
-                quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
-                ray.init(**settings, **quiet, runtime_env={"env_vars": ONE_THREAD})
+                ray.init(**settings)
             except (ConnectionError, ValueError) as error:
                 raise EngineError(f"no Ray cluster at {self.address!r}: {error}") from None
             self._ray = ray
