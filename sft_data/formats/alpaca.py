@@ -9,10 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from operator import itemgetter
 
-import numpy as np
-
 from sft_data.formats.fields import Fields, list_of, text_of
-from sft_data.formats.turns import Draft, NoTalk, Talk, Turn, draft_of
+from sft_data.formats.turns import Draft, NoTalk, Talk, Turn, draft_of, pairs_draft
 from sft_data.sources.rows import Json
 
 __all__ = ["FIELDS", "convert"]
@@ -47,9 +45,8 @@ def _plain(values: Sequence[dict[str, Json]], fields: Fields) -> Draft | None:
     if set(map(type, prompts)) | set(map(type, answers)) | set(map(type, inputs)) != {str}:
         return None
     if given:
-        prompts = [_prompt(*pair) for pair in zip(prompts, inputs, strict=True)]
-    contents = [text for pair in zip(prompts, answers, strict=True) for text in pair]
-    return Draft(np.full(len(values), 2, np.int64), ["user", "assistant"] * len(values), contents)
+        prompts = [_prompt(*pair) if pair[1] else pair[0] for pair in zip(prompts, inputs, strict=True)]
+    return pairs_draft(prompts, answers)
 
 
 def _prompt(instruction: str, given: str) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 
 from sft_data.formats.fields import Fields, kind_of, list_of, text_of
 from sft_data.formats.tools import calls_of, parse_calls, tools_text
-from sft_data.formats.turns import Draft, NoTalk, Talk, Turn, draft_of
+from sft_data.formats.turns import ROLE_CODE, Draft, NoTalk, Talk, Turn, draft_of
 from sft_data.sources.decode import loads
 from sft_data.sources.rows import Json
 
@@ -37,6 +37,7 @@ ROLE_OF: dict[str, str] = {
     ),
     **dict.fromkeys(("function_call", "tool_call", "tool_calls"), CALL),
 }
+_CODE_OF = {name: ROLE_CODE[role] for name, role in ROLE_OF.items() if role != CALL}
 _SPEAKER = ("role", "from", "speaker")
 _TEXT = ("content", "value", "text")
 _THOUGHTS = ("reasoning_content", "reasoning", "thinking", "thought")
@@ -80,7 +81,7 @@ def _columns(talks: Sequence[list[Json]], turns: list[dict[str, Json]]) -> Draft
     if any(ROLE_OF.get(name, CALL) == CALL for name in set(said)):
         return None
     counts = np.fromiter(map(len, talks), np.int64, len(talks))
-    return Draft(counts, list(map(ROLE_OF.__getitem__, said)), contents)
+    return Draft(counts, np.fromiter(map(_CODE_OF.__getitem__, said), np.int8, len(said)), contents)
 
 
 def _talk(value: dict[str, Json], fields: Fields) -> Talk | NoTalk:

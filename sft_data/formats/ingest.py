@@ -22,7 +22,7 @@ from sft_data.schema import CONVERSATIONS, EDITS, REJECTIONS, content_hash, empt
 from sft_data.sources.decode import dump
 from sft_data.sources.rows import SHOWN_BYTES, Broken, Json, Rows, shown
 from sft_data.sources.settings import Source
-from sft_data.sources.units import Unit, read_rows, units
+from sft_data.sources.units import BATCH, Unit, read_rows, units
 from sft_data.stage import Outcome
 
 __all__ = ["CODES", "CONVERTERS", "REVISION", "Unit", "read_unit", "units"]
@@ -95,7 +95,7 @@ def read_unit(unit: Unit, source: Source, format_: str, shard_rows: int = 8192) 
     converter = CONVERTERS[format_]
     reading = _Reading(unit, source, converter, Fields(converter.FIELDS, source.fields))
     held: list[_Part] = []
-    for rows in read_rows(unit, source, batch=max(1, min(2048, shard_rows // 4))):
+    for rows in read_rows(unit, source, batch=max(1, min(BATCH, shard_rows // 2))):
         for part in _cut(reading.part(rows), shard_rows):
             if held and sum(other.height for other in held) + part.height > shard_rows:
                 yield _outcome(held)
@@ -141,8 +141,8 @@ class _Entries:
     """The objects among the rows of a batch: entry i was made of row `origin[i]`; a tree makes several entries."""
 
     values: list[dict[str, Json]]
-    origin: list[int]
-    ids: list[str]
+    origin: Sequence[int]
+    ids: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -171,11 +171,13 @@ class _Reading:
 
     def _entries(self, rows: Rows) -> tuple[_Entries, list[tuple[int, str, NoTalk]]]:
         """Objects, one entry each or as many as the format makes of one; and the rows that are no objects."""
-        identity = [self._id(number) for number in rows.number.tolist()]
+        identity = (self._id("") + pl.Series(rows.number, dtype=pl.Int64).cast(pl.String)).to_list()
         expand = getattr(self.converter, "expand", None)
         if expand is None and set(map(type, rows.values)) <= {dict}:
-            return _Entries(rows.values, list(range(len(identity))), identity), []
-        found = _Entries([], [], [])
+            return _Entries(rows.values, range(len(identity)), identity), []
+        values: list[dict[str, Json]] = []
+        origin: list[int] = []
+        ids: list[str] = []
         strangers = []
         for i, value in enumerate(rows.values):
             if type(value) is not dict:
@@ -183,10 +185,10 @@ class _Reading:
                 strangers.append((i, identity[i], no))
                 continue
             made = [value] if expand is None else expand(value)
-            found.values.extend(made)
-            found.origin.extend([i] * len(made))
-            found.ids.extend([identity[i]] if len(made) == 1 else [f"{identity[i]}.{k}" for k in range(len(made))])
-        return found, strangers
+            values.extend(made)
+            origin.extend([i] * len(made))
+            ids.extend([identity[i]] if len(made) == 1 else [f"{identity[i]}.{k}" for k in range(len(made))])
+        return _Entries(values, origin, ids), strangers
 
     def _normalized(self, entries: _Entries) -> tuple[pl.DataFrame, dict[int, NoTalk], list[dict[str, Json]]]:
         """The conversations, which entries were refused and why, and the edits that the rules made."""
@@ -222,7 +224,7 @@ class _Reading:
         )
         return pl.concat([told.drop("at"), more[told["at"]]], how="horizontal").select(*CONVERSATIONS)
 
-    def _id(self, number: int) -> str:
+    def _id(self, number: int | str) -> str:
         return f"{self.source.name}:{self.unit.name}:{number}"
 
     def _edit(self, identity: str, code: str, count: int) -> dict[str, Json]:

@@ -9,11 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from operator import itemgetter
 
-import numpy as np
-
 from sft_data.formats.chat import turns_of
 from sft_data.formats.fields import Fields, kind_of, text_of
-from sft_data.formats.turns import Draft, NoTalk, Talk, Turn, draft_of
+from sft_data.formats.turns import Draft, NoTalk, Talk, Turn, draft_of, pairs_draft
 from sft_data.sources.rows import Json
 
 __all__ = ["FIELDS", "convert"]
@@ -42,8 +40,7 @@ def _plain(values: Sequence[dict[str, Json]], fields: Fields) -> Draft | None:
     prompts, answers = list(map(itemgetter(prompt), values)), list(map(itemgetter(response), values))
     if set(map(type, prompts)) | set(map(type, answers)) != {str}:
         return None
-    contents = [text for pair in zip(prompts, answers, strict=True) for text in pair]
-    return Draft(np.full(len(values), 2, np.int64), ["user", "assistant"] * len(values), contents)
+    return pairs_draft(prompts, answers)
 
 
 def _talk(value: dict[str, Json], fields: Fields) -> Talk | NoTalk:

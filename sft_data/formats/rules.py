@@ -11,16 +11,15 @@ from itertools import pairwise
 
 import numpy as np
 import polars as pl
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from sft_data.formats.turns import Draft, NoTalk, Talk, Turn, draft_of, frame_of
-from sft_data.schema import ROLES
 from sft_data.sources.settings import Rules
 
 __all__ = ["in_order", "put_in_order", "put_rows_in_order"]
 
 SYSTEM, USER, ASSISTANT, TOOL = range(4)
-_CODE = {role: number for number, role in enumerate(ROLES)}
 # {{name}}, {{ user_name }}: what a generator was to fill in. Code holds such marks on purpose: a note, by default.
 _PLACEHOLDER = re.compile(r"\{\{\s*[A-Za-z_][\w .-]{0,40}\}\}")
 _THINK = ("<think>", "</think>")
@@ -28,10 +27,9 @@ _THINK = ("<think>", "</think>")
 
 def in_order(draft: Draft, rules: Rules) -> NDArray[np.bool_]:
     """Which rows need no rule at all."""
-    rows = len(draft.counts)
-    if not draft.roles:
+    rows, role = len(draft.counts), draft.roles
+    if not len(role):
         return np.zeros(rows, np.bool_)
-    role = np.fromiter(map(_CODE.__getitem__, draft.roles), np.int8, len(draft.roles))
     owner = np.repeat(np.arange(rows), draft.counts)
     first = np.concatenate([[True], owner[1:] != owner[:-1]])
     last = np.concatenate([first[1:], [True]])
@@ -42,21 +40,27 @@ def in_order(draft: Draft, rules: Rules) -> NDArray[np.bool_]:
     odd |= opening & (role != USER) & ~(first & (role == SYSTEM))
     odd |= (role == before) & ((role == USER) | (role == ASSISTANT))
     odd |= last & (role != ASSISTANT)
-    content = pl.Series(draft.contents, dtype=pl.String)
-    odd |= _empty(draft, content, role) & ~(last & (role == ASSISTANT))
+    odd |= _empty(draft, role) & ~(last & (role == ASSISTANT))
     if rules.placeholders != "keep":
-        odd |= content.str.contains("{{", literal=True).to_numpy()
+        odd |= _holding(draft, "{{")
     if rules.thinking == "split":
-        odd |= (role == ASSISTANT) & content.str.contains("<think>", literal=True).to_numpy()
-        odd |= (role == ASSISTANT) & content.str.contains("</think>", literal=True).to_numpy()
+        odd |= (role == ASSISTANT) & (_holding(draft, "<think>") | _holding(draft, "</think>"))
     good = draft.counts > 0
     good[owner[odd]] = False
     return good
 
 
-def _empty(draft: Draft, content: pl.Series, role: NDArray[np.int8]) -> NDArray[np.bool_]:
+def _holding(draft: Draft, mark: str) -> NDArray[np.bool_]:
+    """Turns whose text holds a mark. Most files hold none: one search through all bytes tells."""
+    if mark.encode() not in draft.text_bytes:
+        return np.zeros(len(draft.roles), np.bool_)
+    return np.asarray(pc.match_substring(draft.texts, mark))
+
+
+def _empty(draft: Draft, role: NDArray[np.int8]) -> NDArray[np.bool_]:
     """Turns without text where one is needed: not for tools' results and not for turns that call tools."""
-    blank = (content.str.strip_chars().str.len_bytes() == 0).to_numpy() & (role != TOOL)
+    blank = np.asarray(pc.equal(pc.binary_length(draft.texts), 0)) | np.asarray(pc.utf8_is_space(draft.texts))
+    blank &= role != TOOL
     if (calls := draft.more.get("tool_calls")) is not None:
         blank &= pl.Series(calls, dtype=pl.String).is_null().to_numpy()
     return np.asarray(blank, np.bool_)

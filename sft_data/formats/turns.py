@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import chain
 from typing import NamedTuple
 
@@ -16,12 +17,24 @@ import polars as pl
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from sft_data.schema import CONVERSATIONS, MESSAGE
+from sft_data.schema import CONVERSATIONS, MESSAGE, ROLES
 from sft_data.sources.decode import dump
 from sft_data.sources.rows import Json
 
-__all__ = ["METADATA", "Draft", "NoTalk", "Talk", "Turn", "draft_of", "frame_of", "metadata"]
+__all__ = [
+    "METADATA",
+    "ROLE_CODE",
+    "Draft",
+    "NoTalk",
+    "Talk",
+    "Turn",
+    "draft_of",
+    "frame_of",
+    "metadata",
+    "pairs_draft",
+]
 
+ROLE_CODE = {role: code for code, role in enumerate(ROLES)}
 METADATA = ("category", "difficulty", "language", "license")
 _NULLABLE = ("reasoning", "tool_calls", "tool_call_id", "name", "weight")
 
@@ -59,19 +72,30 @@ class Draft:
     """Rows as flat columns: row i has the next `counts[i]` turns. An absent nullable column is null throughout."""
 
     counts: NDArray[np.int64]
-    roles: list[str]
-    contents: list[str]
+    roles: NDArray[np.int8]  # places in schema.ROLES
+    contents: Sequence[str]
     more: Mapping[str, Sequence[str | float | None]] = field(default_factory=dict)
     tools: Sequence[str | None] | None = None
     refused: Mapping[int, NoTalk] = field(default_factory=dict)  # rows that are no conversation; they have no turns
     rest: Mapping[int, dict[str, Json]] = field(default_factory=dict)  # what the schema has no place for: for `extra`
+
+    @cached_property
+    def texts(self) -> pa.LargeStringArray:
+        """The contents as an array: made once, looked at by the rules and kept in the frame."""
+        return pa.array(self.contents, pa.large_string())
+
+    @cached_property
+    def text_bytes(self) -> bytes:
+        """All contents one behind the other, as UTF-8."""
+        data = self.texts.buffers()[2]
+        return b"" if data is None else data.to_pybytes()
 
     def talk(self, row: int, begin: int) -> Talk:
         """One row taken out again; its turns begin at `begin`."""
         span = range(begin, begin + int(self.counts[row]))
         more = [self.more.get(name) for name in _NULLABLE]
         turns = [
-            Turn(self.roles[i], self.contents[i], *[None if column is None else column[i] for column in more])  # type: ignore[arg-type]
+            Turn(ROLES[self.roles[i]], self.contents[i], *[None if column is None else column[i] for column in more])  # type: ignore[arg-type]
             for i in span
         ]
         return Talk(turns, None if self.tools is None else self.tools[row], self.rest.get(row))
@@ -88,17 +112,26 @@ def draft_of(talks: Iterable[Talk | NoTalk]) -> Draft:
     counts = np.fromiter((len(row.turns) for row in kept), np.int64, len(kept))
     tools = [row.tools for row in kept]
     rest = {i: row.rest for i, row in enumerate(kept) if row.rest}
-    return Draft(counts, list(columns[0]), list(columns[1]), more, tools if any(tools) else None, refused, rest)
+    roles = np.fromiter(map(ROLE_CODE.__getitem__, columns[0]), np.int8, len(turns))
+    return Draft(counts, roles, columns[1], more, tools if any(tools) else None, refused, rest)
 
 
 def _given(column: Sequence[object]) -> Iterable[bool]:
     return (value is not None for value in column)
 
 
+def pairs_draft(prompts: Sequence[str], answers: Sequence[str]) -> Draft:
+    """A Draft of rows of one question and one answer each."""
+    contents = [""] * (2 * len(prompts))
+    contents[::2], contents[1::2] = prompts, answers
+    roles = np.tile(np.array([ROLE_CODE["user"], ROLE_CODE["assistant"]], np.int8), len(prompts))
+    return Draft(np.full(len(prompts), 2, np.int64), roles, contents)
+
+
 def frame_of(draft: Draft) -> pl.DataFrame:
     """Columns `messages` and `tools`, one row for every row of the draft."""
     size = len(draft.roles)
-    arrays = [pa.array(draft.roles, pa.large_string()), pa.array(draft.contents, pa.large_string())]
+    arrays = [pa.array(ROLES, pa.large_string()).take(pa.array(draft.roles)), draft.texts]
     for name in _NULLABLE:
         kind = pa.float32() if name == "weight" else pa.large_string()
         column = draft.more.get(name)
@@ -107,7 +140,7 @@ def frame_of(draft: Draft) -> pl.DataFrame:
     offsets = np.concatenate([[0], np.cumsum(draft.counts)]).astype(np.int64)
     messages = pl.Series("messages", pa.LargeListArray.from_arrays(pa.array(offsets), turns))
     tools = pl.Series("tools", draft.tools or [None] * len(draft.counts), dtype=pl.String)
-    return pl.DataFrame([messages.cast(CONVERSATIONS["messages"]), tools])
+    return pl.DataFrame([messages, tools])
 
 
 def metadata(
@@ -118,11 +151,15 @@ def metadata(
     A key that is neither used nor one of ours goes into `extra` as JSON text, with its value as it was; so does
     `rest`, what row i held inside of used keys that the schema has no place for.
     """
-    keys = frozenset(chain.from_iterable(values))
-    others = bool(keys - used) or bool(rest)
+    order = ("weight", *METADATA, "extra")
+    if not rest and used.issuperset(chain.from_iterable(set(map(tuple, values)))):
+        return pl.select(
+            pl.repeat(1.0 if name == "weight" else None, len(values), dtype=CONVERSATIONS[name]).alias(name)
+            for name in order
+        )
     columns: dict[str, list[str | float | None]] = {name: [None] * len(values) for name in (*METADATA, "extra")}
     columns["weight"] = [1.0] * len(values)
-    for i, value in enumerate(values if others else ()):
+    for i, value in enumerate(values):
         extra = {key: value[key] for key in value if key not in used}
         for name, given in _own_metadata(extra):
             columns[name][i] = given
@@ -130,7 +167,6 @@ def metadata(
             extra |= {_free(key, extra): found for key, found in rest[i].items()}
         if extra:
             columns["extra"][i] = dump(extra)
-    order = ("weight", *METADATA, "extra")
     return pl.DataFrame({name: pl.Series(columns[name], dtype=CONVERSATIONS[name]) for name in order})
 
 

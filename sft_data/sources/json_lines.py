@@ -111,7 +111,7 @@ def _decode_clean(text: bytes, lines: NDArray[np.int64], source: Source, *, all_
     return decode_batch(b"[" + body + b"]", int(lines[:, COLONS].sum()))
 
 
-def _rows(  # noqa: PLR0917 - the fields of what it makes
+def _rows(
     values: list[Json],
     numbers: NDArray[np.int64],
     broken: list[Broken],

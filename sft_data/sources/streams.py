@@ -27,7 +27,7 @@ __all__ = ["PIECE", "Compression", "Damage", "Text", "compression_of", "encoding
 
 Compression = Literal["none", "gzip", "zstd", "bz2", "xz"]
 
-PIECE = 2 * 2**20  # bytes handed on at a time: large enough for fast decoding, small beside a shard
+PIECE = 4 * 2**20  # bytes handed on at a time: large enough for fast decoding, small beside a shard
 _FREE_INFLATION = 64 * 2**20  # a compressed file may always grow to this: a small file of equal rows is no bomb
 _MAGIC: dict[bytes, Compression] = {
     b"\x1f\x8b": "gzip",
