@@ -7,6 +7,7 @@ JSON Lines file, cut at line ends.
 from __future__ import annotations
 
 import codecs
+import io
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -184,18 +185,27 @@ def _is_value(line: bytes) -> bool:
 
 def _ranges(file: SourceFile, text: Text) -> Iterator[Unit]:
     """Ranges of about RANGE bytes that end at line ends, each with the number of its first row."""
-    row = start = seen = lines = 0
+    row = start = 0
     with file.path.open("rb", buffering=0) as stream:
-        while piece := stream.read(4 * 2**20):
-            cut = piece.find(b"\n") if seen - start >= RANGE else -1
-            if cut >= 0:
-                end = seen + cut + 1
-                yield Unit(file.name, file.path, text, "lines", 0, row, start, end)
-                lines += piece.count(b"\n", 0, cut + 1)
-                row, start = lines, end
-                lines += piece.count(b"\n", cut + 1)
-            else:
-                lines += piece.count(b"\n")
-            seen += len(piece)
-    if start < seen:
-        yield Unit(file.name, file.path, text, "lines", 0, row, start, seen)
+        while start < file.size:
+            end = _line_end(stream, start + RANGE, file.size)
+            yield Unit(file.name, file.path, text, "lines", 0, row, start, end)
+            row, start = row + _count_lines(stream, start, end), end
+
+
+def _line_end(stream: io.FileIO, place: int, size: int) -> int:
+    """The end of the line that `place` stands in."""
+    stream.seek(place)
+    while place < size and (piece := stream.read(2**16)):
+        if (feed := piece.find(b"\n")) >= 0:
+            return place + feed + 1
+        place += len(piece)
+    return size
+
+
+def _count_lines(stream: io.FileIO, start: int, end: int) -> int:
+    stream.seek(start)
+    lines, left = 0, end - start
+    while left > 0 and (piece := stream.read(min(left, 2**20))):
+        lines, left = lines + piece.count(b"\n"), left - len(piece)
+    return lines
