@@ -17,7 +17,7 @@ from sft_data.chat.marks import RESERVED, TEXT_END, TEXT_START
 from sft_data.chat.spans import Rendered, TurnFinder, Unproved
 from sft_data.errors import TokenizerError
 from sft_data.pack.shards import IGNORED, list_column
-from sft_data.schema import SIDECAR, TOKENS
+from sft_data.schema import EDITS, SIDECAR, TOKENS, conform
 from sft_data.stage import Outcome, StageConfig
 from sft_data.store.manifest import TokenizerEntry
 from sft_data.tokenize.labels import Encoded, Row, encode_rows
@@ -59,6 +59,7 @@ class _Verdict:
     detail: str | None
     tokens: Encoded | None = None
     spans: Sequence[_Span] = ()
+    lost: int = 0  # tokens cut off
 
 
 class Tokenize(StageConfig):
@@ -66,14 +67,16 @@ class Tokenize(StageConfig):
 
     Every turn is located twice (see `sft_data.chat.spans`), its tokens spell its text and end in a stop token; a row
     for which that cannot be shown is rejected. Special strings in the data are encoded as the plain text they are. Rows
-    that are too long are rejected, never cut: a cut answer has lost its stop token and teaches a model not to stop.
+    that are too long are rejected unless `too_long` says otherwise: half an answer teaches a model to stop half-way. A
+    weight of 0 silences a turn or a row; other weights of the data stand in the sidecar and change no label.
     """
 
     revision: ClassVar[int] = 1
     uses: ClassVar[tuple[str, ...]] = ("tokenizers", "fastokens", "jinja2")
     files: ClassVar[tuple[str, ...]] = ("tokenizer", "template")
     codes: ClassVar[dict[str, str]] = {
-        "too-long": "the row has more tokens than `max_length`",
+        "too-long": "the row has more tokens than `max_length`, and no part of it that may be kept has fewer",
+        "cut": "edit: tokens behind `max_length` were cut off, and so many are lost",
         "template-error": "the chat template refuses the conversation",
         "not-rendered": "the chat template leaves out a part of it: a turn, a tool, a tool call, all its reasoning",
         "unproved-mask": "where a turn lies among the tokens could not be proved in two ways",
@@ -90,7 +93,11 @@ class Tokenize(StageConfig):
         None, description="chat template: a file or a named one; left out: the tokenizer's own"
     )
     max_length: int = Field(2048, ge=1, le=2**20, description="most tokens of a row")
-    too_long: Literal["reject"] = Field("reject", description="what happens to longer rows")
+    too_long: Literal["reject", "cut-turns", "cut-answer"] = Field(
+        "reject",
+        description="what happens to longer rows: rejected; cut behind the last answer that fits whole; or cut inside "
+        "an answer, whose stop token is kept. Every token lost is counted as an edit",
+    )
     train_on: Literal["assistant", "last-answer", "all"] = Field(
         "assistant",
         description="what is learnt: all assistant turns, only the last one, or every token; turns of weight 0 never",
@@ -116,8 +123,8 @@ class Tokenize(StageConfig):
             },
             schema={"id": pl.String, "code": pl.String, "detail": pl.String},
         )
-        tables = _tables(kept, [verdict for verdict in verdicts if verdict.code is None])
-        return Outcome(kept, rejected, tables=tables)
+        stays = [verdict for verdict in verdicts if verdict.code is None]
+        return Outcome(kept, rejected, _cuts(kept, stays), _tables(kept, stays))
 
     def _judge(self, row: _Drawn, tokens: Encoded | None) -> _Verdict:
         if row.problem is not None or tokens is None:
@@ -125,23 +132,39 @@ class Tokenize(StageConfig):
             return _Verdict(problem.code, problem.detail)
         if tokens.problem is not None:
             return _Verdict(tokens.problem.code, tokens.problem.detail)
-        if len(tokens.ids) > self.max_length:
-            return _Verdict("too-long", f"{len(tokens.ids)} > {self.max_length} tokens")
+        length = len(tokens.ids)
+        if length > self.max_length:
+            shorter = self._cut(tokens)
+            if shorter is None:
+                return _Verdict("too-long", f"{length} > {self.max_length} tokens")
+            tokens = shorter
         spans = self._chosen(row, tokens)
         lost = [turn.message for turn in row.rendered.turns if turn.lost]
         if lost and (self.lost_reasoning == "reject" or (self.lost_reasoning == "mask" and not spans)):
             return _Verdict("not-rendered", f"turn {lost[0]}: the template does not show its reasoning")
         if not spans:
             return _Verdict("nothing-to-train", "no assistant turn with a weight above 0")
-        return _Verdict(None, None, tokens, spans)
+        return _Verdict(None, None, tokens, spans, length - len(tokens.ids))
+
+    def _cut(self, tokens: Encoded) -> Encoded | None:
+        """The row cut to `max_length`: it ends in a stop token, and every turn that is left is whole or says so."""
+        whole = [turn for turn in tokens.turns if turn[1] <= self.max_length]
+        partial = [turn for turn in tokens.turns if turn[0] < self.max_length - 1 and turn[1] > self.max_length]
+        if self.too_long == "cut-answer" and partial:
+            start, end = partial[0]
+            ids = np.append(tokens.ids[: self.max_length - 1], tokens.ids[end - 1])
+            return replace(tokens, ids=ids, turns=(*whole, (start, self.max_length)))
+        if self.too_long == "reject" or not whole:
+            return None
+        return replace(tokens, ids=tokens.ids[: whole[-1][1]], turns=tuple(whole))
 
     def _chosen(self, row: _Drawn, tokens: Encoded) -> list[_Span]:
-        turns = row.rendered.turns
+        turns = row.rendered.turns[: len(tokens.turns)]
         if self.train_on == "all":
             return [_Span(-1, 0, len(tokens.ids), 1.0)]
+        places = {turn.message: place for turn, place in zip(turns, tokens.turns, strict=True)}
         if self.train_on == "last-answer":
             turns = turns[-1:]
-        places = {turn.message: place for turn, place in zip(row.rendered.turns, tokens.turns, strict=True)}
         return [
             _Span(turn.message, *places[turn.message], weight)
             for turn in turns
@@ -287,6 +310,18 @@ def _with_bos(tokens: Encoded, bos: int | None) -> Encoded:
         return tokens
     ids = np.concatenate([np.array([bos], dtype=np.int32), tokens.ids])
     return replace(tokens, ids=ids, turns=tuple((start + 1, end + 1) for start, end in tokens.turns))
+
+
+def _cuts(kept: pl.DataFrame, verdicts: Sequence[_Verdict]) -> pl.DataFrame:
+    """EDITS: one row for every row that was cut."""
+    ids = kept["id"].to_list()
+    cut = [(ids[n], v.lost, len(v.tokens.ids)) for n, v in enumerate(verdicts) if v.lost and v.tokens is not None]
+    told = [
+        {"id": i, "code": "cut", "count": lost, "detail": f"{left + lost} -> {left} tokens"} for i, lost, left in cut
+    ]
+    return conform(
+        pl.DataFrame(told, schema={"id": pl.String, "code": pl.String, "count": pl.Int64, "detail": pl.String}), EDITS
+    )
 
 
 def _tables(kept: pl.DataFrame, verdicts: Sequence[_Verdict]) -> dict[str, pl.DataFrame]:

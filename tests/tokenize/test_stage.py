@@ -315,6 +315,43 @@ def test_row_longer_than_the_limit_is_rejected_with_both_numbers_and_never_cut(m
     assert ids(outcome.kept) == ["b"]
 
 
+def test_row_that_is_cut_between_turns_keeps_whole_answers_and_counts_what_is_lost(marked):
+    row = talk("a", "q", "one", "q", "hello " * 30)
+    whole = len(ids_of(tokenized(marked, row)))
+    outcome = tokenized(marked, row, chat("b", "hello " * 60), max_length=40, too_long="cut-turns")
+    assert codes(outcome.rejected) == {"b": "too-long"}
+    assert trained_texts(marked, outcome) == [[f"one{END}"]]
+    assert text_of(marked, ids_of(outcome)).endswith(f"one{END}")
+    edit = outcome.edited.row(0, named=True)
+    left = len(ids_of(outcome))
+    assert (edit["id"], edit["code"], edit["count"]) == ("a", "cut", whole - left)
+    assert edit["detail"] == f"{whole} -> {left} tokens"
+    assert outcome.tables["sidecar"]["tokens"].to_list() == [left]
+
+
+def test_row_that_is_cut_inside_an_answer_ends_in_the_stop_token_at_the_limit(marked):
+    outcome = tokenized(marked, chat("a", "hello " * 60), max_length=40, too_long="cut-answer")
+    assert len(ids_of(outcome)) == 40
+    [[learnt]] = trained_texts(marked, outcome)
+    assert learnt.endswith(END)
+    assert ("hello " * 60).startswith(learnt.removesuffix(END))
+    assert outcome.edited["count"].sum() > 0
+
+
+def test_row_whose_question_alone_is_too_long_is_rejected_however_rows_are_cut(marked):
+    for way in ("cut-turns", "cut-answer"):
+        outcome = tokenized(marked, chat("a", "x", question="hello " * 60), max_length=40, too_long=way)
+        assert codes(outcome.rejected) == {"a": "too-long"}
+
+
+def test_row_that_fits_is_never_cut(marked):
+    whole = tokenized(marked, chat("a", "hello"))
+    for way in ("cut-turns", "cut-answer"):
+        outcome = tokenized(marked, chat("a", "hello"), max_length=len(ids_of(whole)), too_long=way)
+        assert outcome.tables["tokens"].equals(whole.tables["tokens"])
+        assert outcome.edited.height == 0
+
+
 def test_template_that_refuses_a_row_rejects_it_with_its_words(tmp_path):
     strict = "{%- if messages[0].role == 'system' %}{{- raise_exception('no system turn here') }}{%- endif %}" + CHATML
     folder = byte_tokenizer(tmp_path, strict)
