@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from sft_data.formats.detect import detect
-from sft_data.formats.evaluation import questions
 from sft_data.sources.files import find_files
 from sft_data.sources.settings import Source
 from sft_data.stage import Outcome
@@ -299,16 +298,9 @@ def test_a_table_row_without_its_columns_or_labels_is_rejected(tmp_path: Path) -
 
 
 @needs_shared
-def test_evaluation_sets_are_recognised_and_give_questions_but_no_training_rows() -> None:
-    human = SHARED / "data/eval/HumanEval.jsonl.gz"
-    result = read(human)
+@pytest.mark.parametrize(("name", "rows"), [("HumanEval.jsonl.gz", 164), ("mt_bench_question.jsonl", 80)])
+def test_evaluation_sets_are_recognised_and_give_no_training_rows(name: str, rows: int) -> None:
+    result = read(SHARED / "data/eval" / name)
     assert result.kept.height == 0
-    assert set(result.rejected["code"]) == {"evaluation-row"}
-    asked = questions(str(human))
-    assert asked.height == 164
-    assert asked["question"][0].startswith("from typing import List")
-    assert asked["answer"].null_count() == 0
-    bench = questions(str(SHARED / "data/eval/mt_bench_question.jsonl"))
-    assert bench.height == 80
-    assert "\nRewrite your previous response." in bench["question"][0]
-    assert questions(str(SHARED / "data/eval/gsm8k_test.jsonl")).height == 1319
+    assert result.rejected["code"].to_list() == ["evaluation-row"] * rows
+    assert "decontaminate" in result.rejected["detail"][0]
