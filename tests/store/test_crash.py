@@ -103,7 +103,7 @@ def _rubbish_is_old_at_once(monkeypatch):
 
 
 def test_publish_that_dies_is_completed_and_leaves_nothing_behind(tmp_path):
-    die_everywhere(tmp_path, step=17)
+    die_everywhere(tmp_path, step=41)
 
 
 @pytest.mark.slow
