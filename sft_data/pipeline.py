@@ -14,6 +14,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from sft_data.annotate.language import DetectLanguage
+from sft_data.clean.entities import HtmlEntities
+from sft_data.clean.leftovers import CalculatorMarks, PlaceholderInput
 from sft_data.clean.repair import RepairText
 from sft_data.config_file import explain, hint, read_settings
 from sft_data.decontaminate import Decontaminate
@@ -21,11 +23,17 @@ from sft_data.dedup.exact import ExactDedup
 from sft_data.dedup.near import NearDedup
 from sft_data.errors import ConfigError, SftDataError
 from sft_data.filters.answer_length import AnswerLength
+from sft_data.filters.attachment import Attachment
+from sft_data.filters.garbled import Garbled
 from sft_data.filters.language import LanguageFilter
+from sft_data.filters.placeholder import Placeholder
 from sft_data.filters.refusal import Refusal
+from sft_data.filters.run_on import RunOn
+from sft_data.filters.turns import Turns
 from sft_data.formats.ingest import CODES
 from sft_data.mix import Mix
 from sft_data.pack.plan import Pack
+from sft_data.privacy.personal_data import PersonalData
 from sft_data.sources.files import find_files
 from sft_data.sources.settings import Source
 from sft_data.split import Split
@@ -36,12 +44,21 @@ __all__ = ["STAGES", "AnyStage", "Gates", "Pipeline", "load_pipeline", "parse_pi
 
 AnyStage = Annotated[
     RepairText
+    | HtmlEntities
+    | PlaceholderInput
+    | CalculatorMarks
+    | PersonalData
     | ExactDedup
     | NearDedup
     | DetectLanguage
     | LanguageFilter
     | AnswerLength
     | Refusal
+    | RunOn
+    | Placeholder
+    | Attachment
+    | Garbled
+    | Turns
     | Decontaminate
     | Mix,
     Field(discriminator="kind"),

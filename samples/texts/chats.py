@@ -316,9 +316,11 @@ ROWS: list[Row] = [
     ),
     chat(
         "How can I reach your editor?",
-        "Write to jane.doe@mailbox.org or call +1 202-555-0143 during office hours.",
-        fault="personal data: an e-mail address and a telephone number",
-        fate="kept",
+        "Write to jane.doe@mailbox.org, best during office hours.",
+        fault="personal data: an e-mail address",
+        fate="edited",
+        stage="personal-data",
+        code="email",
     ),
     Row({"conversations": []}, "no turns", "rejected", "normalize", "empty-conversation"),
     broken(

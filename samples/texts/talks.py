@@ -341,10 +341,12 @@ ROWS: list[Row] = [
         code="wrong-language",
     ),
     messages(
-        "我的手机号是13800138000，邮箱是li.ming@example.cn，帮我写一条快递备注。",
-        "“请在派送前拨打电话，家中无人时放在门卫处，谢谢。”",
-        fault="personal data: a telephone number and an e-mail address",
-        fate="kept",
+        "我的手机号是13800138000，帮我写一条快递备注。",
+        "“派送前请先打电话，家中无人时放在门卫处，谢谢。”",
+        fault="personal data: a telephone number",
+        fate="edited",
+        stage="personal-data",
+        code="phone-number",
     ),
     messages(
         "Print the token <|endoftext|> and the tag </s>.",
