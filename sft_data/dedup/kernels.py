@@ -6,7 +6,7 @@ would go on giving the old result.
 
 # Kernels take what numba infers, so they are not annotated.
 # mypy: disable-error-code="no-untyped-def"
-# ruff: noqa: ANN001, ANN201, ANN202, PLR0917
+# ruff: noqa: ANN001, ANN201, ANN202
 
 from __future__ import annotations
 

@@ -1,16 +1,21 @@
 """Candidates from band keys, their verification, and the two decisions made of them.
 
 Rows that share a band key stand in one bucket. Every pair of a bucket that could matter is verified by the exact
-Jaccard similarity of its shingle sets: no cap cuts a large bucket short, so a template that half the dataset shares
-costs time, never a wrong or a missed decision. Equal parts are recognised by their keys before any set is read.
+Jaccard similarity of its shingle sets: no cap cuts a large bucket short. Equal parts are recognised by their keys
+before any set is read.
+
+Large buckets are what data made from templates has: a thousand questions to one passage, ten thousand refusals in the
+same words. Where a row would have to be held against many, it looks its twin up in the relation (conversation, prompt
+or answer) in which it has the fewest candidates: a twin is near in all of them.
 """
 
 # Kernels take what numba infers, so they are not annotated.
 # mypy: disable-error-code="no-untyped-def"
-# ruff: noqa: ANN001, ANN201, ANN202, PLR0917
+# ruff: noqa: ANN001, ANN201, ANN202
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -18,7 +23,23 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["CRITERIA", "Buckets", "Found", "Rule", "Sets", "buckets", "components", "copy_sets", "greedy", "join"]
+__all__ = [
+    "CRITERIA",
+    "Buckets",
+    "Found",
+    "Rule",
+    "Sets",
+    "buckets",
+    "components",
+    "copy_sets",
+    "either",
+    "greedy",
+    "join",
+    "one_each",
+    "without",
+]
+
+_FEW = 64  # candidates that a row is held against before it looks for a relation with fewer
 
 I64 = npt.NDArray[np.int64]
 I32 = npt.NDArray[np.int32]
@@ -68,17 +89,40 @@ class Found:
     parts: npt.NDArray[np.float64]  # (rows, 3) similarity of each part
 
 
-def buckets(keys: npt.NDArray[np.uint32], takes_part: Bools) -> Buckets:
+def buckets(keys: npt.NDArray[np.uint32]) -> Buckets:
     """The rows that share a band key with another row, band by band."""
     rows, bands = keys.shape
     out: I32 = np.full((rows, bands), -1, dtype=np.int32)
-    who = np.flatnonzero(takes_part)
-    table = np.empty(1 << max(3, int(2 * len(who)).bit_length()), dtype=np.int32)
+    table = np.empty(1 << max(3, (2 * rows).bit_length()), dtype=np.int32)
     used = 0
     for band in range(bands):
-        used = _group(np.ascontiguousarray(keys[:, band]), who, table, band, out, used)
+        used = _group(np.ascontiguousarray(keys[:, band]), table, band, out, used)
     shared = out >= 0
     return Buckets(_offsets(shared.sum(axis=1)), out[shared], used)
+
+
+def without(shared: Buckets, rows: Bools) -> Buckets:
+    """The same buckets, in which some rows do not stand."""
+    counts = np.diff(shared.offsets)
+    stays = np.repeat(~rows, counts)
+    return Buckets(_offsets(np.where(rows, 0, counts)), shared.numbers[stays], shared.used)
+
+
+def one_each(rows: I64, numbers: I32, height: int, used: int) -> Buckets:
+    """Some of `height` rows, each in one bucket; `used` numbers are taken already."""
+    counts = np.zeros(height, dtype=np.int64)
+    counts[rows] = 1
+    return Buckets(_offsets(counts), numbers + np.int32(used), used + int(numbers.max(initial=-1)) + 1)
+
+
+def either(left: Buckets, right: Buckets) -> Buckets:
+    """The buckets of both, which have no row in common."""
+    counts = np.diff(left.offsets) + np.diff(right.offsets)
+    numbers = np.empty(int(counts.sum()), dtype=np.int32)
+    rightly = np.repeat(np.diff(right.offsets) > 0, counts)
+    numbers[rightly] = right.numbers
+    numbers[~rightly] = left.numbers
+    return Buckets(_offsets(counts), numbers, max(left.used, right.used))
 
 
 def _offsets(counts: npt.NDArray[Any]) -> I64:
@@ -86,11 +130,11 @@ def _offsets(counts: npt.NDArray[Any]) -> I64:
 
 
 @numba.njit(cache=True, nogil=True)
-def _group(keys, who, table, band, out, used):
+def _group(keys, table, band, out, used):
     """Number the buckets of one band in the order of their second row: a hash table of the first row of each key."""
     table[:] = -1
     mask = np.int64(len(table) - 1)
-    for row in who:
+    for row in range(len(keys)):
         key = keys[row]
         slot = np.int64((np.uint64(key) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(32)) & mask
         while table[slot] >= 0 and keys[table[slot]] != key:
@@ -115,20 +159,38 @@ def copy_sets(offsets, values, wanted, starts, out):
             out[starts[row] : starts[row] + size] = values[offsets[row] : offsets[row + 1]]
 
 
-def greedy(sets: Sets, shared: Buckets, order: I64, rule: Rule, settled: int = 0) -> Found:
+def greedy(sets: Sets, relations: Sequence[Buckets], order: I64, rule: Rule, settled: int = 0) -> Found:
     """Go through the rows in `order`; remove a row that is near a row kept before it, keep it otherwise.
 
-    The first `settled` rows of the order stay in any case.
-
-    So every removed row is similar to the row that was kept for it, and unlike rows are never chained together. Of
-    several kept rows the most similar one is named, of equals the one with the first claim.
+    The first `settled` rows of the order stay in any case. Every removed row is similar to the row that was kept for
+    it, and unlike rows are never chained together. Of several kept rows the most similar one is named, of equals the
+    one with the first claim. `relations` are different ways to find the same pairs.
     """
     rows = len(order)
     twin = np.full(rows, -1, dtype=np.int64)
     score = np.zeros(rows, dtype=np.float64)
     parts = np.zeros((rows, 3), dtype=np.float64)
-    _greedy(sets, shared, order, rule, settled, twin, score, parts)
+    _greedy(sets, _side_by_side(relations), order, rule, settled, twin, score, parts)
     return Found(twin, score, parts)
+
+
+class _Relations(NamedTuple):
+    """Several relations in one: row `i` of relation `r` stands in `numbers[offsets[r, i]:offsets[r, i + 1]]`."""
+
+    offsets: I64
+    numbers: I32
+    used: int
+
+
+def _side_by_side(relations: Sequence[Buckets]) -> _Relations:
+    entries, used = 0, 0
+    offsets, numbers = [], []
+    for each in relations:
+        offsets.append(each.offsets + entries)
+        numbers.append(each.numbers + np.int32(used))
+        entries += len(each.numbers)
+        used += each.used
+    return _Relations(np.stack(offsets), np.concatenate(numbers), used)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -176,18 +238,16 @@ def _jaccard(sets, i, j, part, threshold):
 
 @numba.njit(cache=True, nogil=True)
 def _whole(sets, i, j, threshold):
-    """Exact Jaccard similarity of the conversations: shingles of the three parts count apart."""
+    """Exact Jaccard similarity of prompt and answer in one, their shingles counted apart."""
     left, right = np.int64(0), np.int64(0)
-    for part in range(3):
+    for part in range(1, 3):
         left += sets.counts[i, part]
         right += sets.counts[j, part]
     if left + right == 0:
         return 1.0
     if min(left, right) / max(left, right) < threshold:
         return 0.0
-    shared = np.int64(0)
-    for part in range(3):
-        shared += _overlap(sets, i, j, part)
+    shared = _overlap(sets, i, j, 1) + _overlap(sets, i, j, 2)
     return shared / (left + right - shared)
 
 
@@ -200,18 +260,18 @@ def _near(sets, i, j, rule, seen):
         for part in range(first, last):
             if sets.numbers[i, part] != sets.numbers[j, part]:
                 return 0.0
-    if rule.mode == _WHOLE:
-        whole = _whole(sets, i, j, rule.threshold)
-        seen[:] = whole
-        return whole if whole >= rule.threshold else 0.0
     seen[:] = 1.0
     lowest = 1.0
-    for part in range(first, last):
+    for part in range(first, 1 if rule.mode == _WHOLE else last):
         similarity = _jaccard(sets, i, j, part, rule.threshold)
         if similarity < rule.threshold:
             return 0.0
         seen[part] = similarity
         lowest = min(lowest, similarity)
+    if rule.mode == _WHOLE:
+        whole = _whole(sets, i, j, rule.threshold)
+        seen[1:] = whole
+        return min(whole, lowest) if whole >= rule.threshold else 0.0
     short = sets.keys[i, 2] & np.uint64(1) == 0
     if rule.mode == _BOTH and rule.strict_short and short and (seen[0] < 1.0 or seen[1] < 1.0):
         return 0.0
@@ -219,11 +279,27 @@ def _near(sets, i, j, rule, seen):
 
 
 @numba.njit(cache=True, nogil=True)
+def _fewest(shared, crowd, row):
+    """The relation in which the row has the fewest candidates; the first, as long as it has few."""
+    best, fewest = 0, np.int64(0)
+    for relation in range(len(shared.offsets)):
+        many = np.int64(0)
+        for mine in range(shared.offsets[relation, row], shared.offsets[relation, row + 1]):
+            many += crowd[shared.numbers[mine]]
+        if relation == 0 or many < fewest:
+            best, fewest = relation, many
+        if relation == 0 and many <= _FEW:
+            break
+    return best
+
+
+@numba.njit(cache=True, nogil=True)
 def _greedy(sets, shared, order, rule, settled, twin, score, parts):
     rows = len(order)
     head = np.full(shared.used, -1, dtype=np.int64)  # of each bucket, the place in `numbers` of the row kept last
     link = np.empty(len(shared.numbers), dtype=np.int64)  # ... and behind each, of the row kept before it
-    owner = _owners(shared)
+    crowd = np.zeros(shared.used, dtype=np.int32)  # of each bucket, how many kept rows it has
+    owner = _owners(shared.offsets, len(shared.numbers))
     claim = np.empty(rows, dtype=np.int64)
     for place in range(rows):
         claim[order[place]] = place
@@ -231,7 +307,8 @@ def _greedy(sets, shared, order, rule, settled, twin, score, parts):
     seen = np.zeros(3, dtype=np.float64)
     for place in range(rows):
         i = order[place]
-        for mine in range(shared.offsets[i], shared.offsets[i + 1] if place >= settled else 0):
+        relation = _fewest(shared, crowd, i)
+        for mine in range(shared.offsets[relation, i], shared.offsets[relation, i + 1] if place >= settled else 0):
             other = head[shared.numbers[mine]]
             while other >= 0:
                 j = owner[other]
@@ -244,26 +321,30 @@ def _greedy(sets, shared, order, rule, settled, twin, score, parts):
                     score[i] = near
                     twin[i] = j
                     parts[i] = seen
-        if twin[i] < 0:
-            for mine in range(shared.offsets[i], shared.offsets[i + 1]):
+        if twin[i] >= 0:
+            continue
+        for each in range(len(shared.offsets)):
+            for mine in range(shared.offsets[each, i], shared.offsets[each, i + 1]):
                 link[mine] = head[shared.numbers[mine]]
                 head[shared.numbers[mine]] = mine
+                crowd[shared.numbers[mine]] += 1
 
 
 @numba.njit(cache=True, nogil=True)
-def _owners(shared):
-    owner = np.empty(len(shared.numbers), dtype=np.int32)
-    for row in range(len(shared.offsets) - 1):
-        owner[shared.offsets[row] : shared.offsets[row + 1]] = row
+def _owners(offsets, entries):
+    owner = np.empty(entries, dtype=np.int32)
+    for relation in range(offsets.shape[0]):
+        for row in range(offsets.shape[1] - 1):
+            owner[offsets[relation, row] : offsets[relation, row + 1]] = row
     return owner
 
 
 def components(sets: Sets, shared: Buckets, stands: Bools, part: int, threshold: float, parent: I64) -> None:
-    """Join in `parent` those rows of `stands` that are near in one part (3: in the whole conversation).
+    """Join in `parent` those rows of `stands` that are near in one part (3: in prompt and answer as one).
 
     `parent` is a forest over row numbers whose roots are the smallest row of each tree; it is changed in place.
     """
-    _join_near(sets, shared, stands, part, threshold, parent)
+    _join_near(sets, _side_by_side([shared]), stands, part, threshold, parent)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -283,27 +364,40 @@ def _root(parent, row):
 
 
 @numba.njit(cache=True, nogil=True)
+def _next_tree(skip, owner, parent, entry):
+    """The next entry of a bucket whose row is in another tree; trees only grow, so it is remembered."""
+    tree = _root(parent, owner[entry])
+    other = skip[entry]
+    while other >= 0 and _root(parent, owner[other]) == tree:
+        other = skip[other]
+    skip[entry] = other
+    return other
+
+
+@numba.njit(cache=True, nogil=True)
 def _join_near(sets, shared, stands, part, threshold, parent):
     head = np.full(shared.used, -1, dtype=np.int64)
     link = np.empty(len(shared.numbers), dtype=np.int64)
-    owner = _owners(shared)
+    skip = np.empty(len(shared.numbers), dtype=np.int64)
+    owner = _owners(shared.offsets, len(shared.numbers))
     checked = np.full(len(stands), -1, dtype=np.int32)
     for i in range(len(stands)):
         if not stands[i]:
             continue
-        for mine in range(shared.offsets[i], shared.offsets[i + 1]):
+        for mine in range(shared.offsets[0, i], shared.offsets[0, i + 1]):
             bucket = shared.numbers[mine]
             other = head[bucket]
             while other >= 0:
                 j = owner[other]
-                other = link[other]
-                if checked[j] == i:
-                    continue
-                checked[j] = i
                 left, right = _root(parent, i), _root(parent, j)
-                if left != right:
+                if left != right and checked[j] != i:
+                    checked[j] = i
                     near = _whole(sets, i, j, threshold) if part == 3 else _jaccard(sets, i, j, part, threshold)
                     if near >= threshold:
                         parent[max(left, right)] = min(left, right)
+                        right = left
+                # The rest of a tree that the row belongs to can tell nothing new.
+                other = _next_tree(skip, owner, parent, other) if left == right else link[other]
             link[mine] = head[bucket]
+            skip[mine] = head[bucket]
             head[bucket] = mine

@@ -6,7 +6,7 @@ The signatures are those of datasketch 2's scheme `affine32`, bit for bit: `min(
 
 # Kernels take what numba infers, so they are not annotated.
 # mypy: disable-error-code="no-untyped-def"
-# ruff: noqa: ANN001, ANN202, PLR0917
+# ruff: noqa: ANN001, ANN202
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from sft_data.errors import MissingExtraError
 __all__ = ["bands_by_datasketch", "bands_for", "bands_of_rows", "permutations", "recall_at", "signatures"]
 
 U32 = npt.NDArray[np.uint32]
+Joined = tuple[bool, ...]
 
 
 def recall_at(similarity: float, bands: int, rows: int) -> float:
@@ -32,12 +33,13 @@ def recall_at(similarity: float, bands: int, rows: int) -> float:
     return 1.0 - (1.0 - similarity**rows) ** bands
 
 
-def bands_for(threshold: float, num_perm: int, recall: float = 0.99) -> tuple[int, int]:
+def bands_for(threshold: float, num_perm: int, recall: float = 0.995) -> tuple[int, int]:
     """Bands and rows per band: the fewest bands that still find `recall` of the pairs exactly at the threshold.
 
-    Pairs above the threshold are found more often still. Candidates are verified, so more bands cost time, never
-    precision; that is why this aims at recall and not, as datasketch does, at the least area of both errors (9 x 13
-    at 0.8, which finds 40 % of the pairs at 0.8).
+    Pairs above the threshold are found more often still; 0.995 leaves 0.99 where a pair is looked up in one relation
+    that was chosen among several. Candidates are verified, so more bands cost time, never precision; that is why this
+    aims at recall and not, as datasketch does, at the least area of both errors (9 x 13 at 0.8, which finds 40 % of
+    the pairs at 0.8).
 
     >>> bands_for(0.8, 128), bands_for(0.7, 128)
     ((21, 6), (32, 4))
@@ -97,23 +99,24 @@ def _fmix32(h):
 
 
 def bands_of_rows(
-    hashes: U32, counts: npt.NDArray[np.int64], bands: tuple[int, int], num_perm: int, seed: int
+    hashes: U32, counts: npt.NDArray[np.int64], joined: Joined, bands: tuple[int, int], num_perm: int, seed: int
 ) -> tuple[U32, U32]:
     """Band keys of rows of several sets each: of the union of a row's sets, and of each set alone.
 
-    `counts` is (rows, sets); the results are (rows, bands) and (rows, sets, bands). Keys of different bands are never
-    compared. Unlike bands that share a 32-bit key become candidates and fail verification.
+    `counts` is (rows, sets) and `joined` tells which of the sets take part; the results are (rows, bands) and (rows,
+    sets, bands). Keys of different bands are never compared. Unlike bands that share a 32-bit key become candidates
+    and fail verification.
     """
     a, b = permutations(num_perm, seed)
     rows, sets = counts.shape
     union: U32 = np.empty((rows, bands[0]), dtype=np.uint32)
-    alone: U32 = np.empty((rows, sets, bands[0]), dtype=np.uint32)
-    _band_rows(hashes, counts, a, b, bands[1], union, alone)
+    alone: U32 = np.zeros((rows, sets, bands[0]), dtype=np.uint32)
+    _band_rows(hashes, counts, np.array(joined), a, b, bands[1], union, alone)
     return union, alone
 
 
 def bands_by_datasketch(
-    hashes: U32, counts: npt.NDArray[np.int64], bands: tuple[int, int], num_perm: int, seed: int
+    hashes: U32, counts: npt.NDArray[np.int64], joined: Joined, bands: tuple[int, int], num_perm: int, seed: int
 ) -> tuple[U32, U32]:
     """The same as `bands_of_rows`, with the signatures made by datasketch itself: the slow reference."""
     try:
@@ -127,9 +130,9 @@ def bands_by_datasketch(
     signs = np.array([sign.hashvalues for sign in made], dtype=np.uint32).reshape(rows, sets, num_perm)
     union: U32 = np.empty((rows, bands[0]), dtype=np.uint32)
     alone: U32 = np.empty((rows * sets, bands[0]), dtype=np.uint32)
-    _fold_rows(signs.min(axis=1) if rows else np.empty((0, num_perm), np.uint32), bands[1], union)
+    _fold_rows(signs[:, list(joined)].min(axis=1) if rows else np.empty((0, num_perm), np.uint32), bands[1], union)
     _fold_rows(signs.reshape(rows * sets, num_perm), bands[1], alone)
-    return union, alone.reshape(rows, sets, bands[0])
+    return union, alone.reshape(rows, sets, bands[0]) * np.array(joined, dtype=np.uint32)[:, None]
 
 
 @numba.njit(cache=True, nogil=True)
@@ -139,7 +142,7 @@ def _fold_rows(signs, size, out):
 
 
 @numba.njit(cache=True, nogil=True)
-def _band_rows(hashes, counts, a, b, size, union, alone):
+def _band_rows(hashes, counts, joined, a, b, size, union, alone):
     lowest, all_lowest = np.empty(len(a), dtype=np.uint32), np.empty(len(a), dtype=np.uint32)
     at = 0
     for row in range(counts.shape[0]):
@@ -147,6 +150,9 @@ def _band_rows(hashes, counts, a, b, size, union, alone):
         for place in range(counts.shape[1]):
             lowest[:] = np.uint32(0xFFFFFFFF)
             count = counts[row, place]
+            if not joined[place]:
+                at += count
+                continue
             _lower(hashes, at, count, a, b, lowest)
             at += count
             _fold(lowest, size, alone[row, place])

@@ -25,8 +25,16 @@ __all__ = ["NearDedup"]
 Criterion = Literal["prompt-and-answer", "conversation", "prompt", "answer"]
 
 # Shingles of context and answer are told from the prompt's own in the signature of the whole conversation.
-_PARTS_OF = {"conversation": (0, 1, 2), "prompt": (1,), "answer": (2,)}
-_PLACE = {"conversation": 3, "prompt": 1}  # as `matching.components` counts the parts
+# Where a twin can be looked up: a row that is near by the criterion is near in each of these.
+_RELATIONS = {
+    "prompt-and-answer": ("conversation", "prompt", "answer"),
+    "conversation": ("conversation",),
+    "prompt": ("prompt",),
+    "answer": ("answer",),
+}
+_PARTS_OF = {"conversation": (1, 2), "prompt": (1,), "answer": (2,)}
+# Relations that must not cross a split. Prompts first: rows that share a long prompt then need no second look.
+_CLUSTERED = {"prompt": (1,), "conversation": (1, 2)}
 _TAGS = np.array([0x5BD1E995, 0, 0xA3B195B5], dtype=np.uint32)
 
 
@@ -48,7 +56,8 @@ class NearDedup(StageConfig):
     instead of 3,403.
 
     It also adds `cluster`, the id of the first row of those that must not stand on both sides of a split: kept rows
-    whose prompts or whole conversations are at least `threshold` similar, whatever their numbers, joined transitively.
+    whose prompts, or prompts and answers as one, are at least `threshold` similar, whatever their contexts and
+    numbers, joined transitively.
 
     `against` names datasets that are there already: their rows stand before all others and stay, a new row that is
     near one of them goes, and a new row that stays takes over the cluster of the old rows it belongs to.
@@ -93,7 +102,7 @@ class NearDedup(StageConfig):
         counts = sets.counts.reshape(rows, width)
         bands = bands_for(self.threshold, self.num_perm)
         made_by = bands_of_rows if self.backend == "fast" else bands_by_datasketch
-        union, alone = made_by(hashes, counts, bands, self.num_perm, self.seed)
+        union, alone = made_by(hashes, counts, (False, True, True), bands, self.num_perm, self.seed)
         columns: dict[str, npt.NDArray[Any]] = {
             "keys": sets.keys.reshape(rows, width),
             "numbers": sets.numbers.reshape(rows, width),
@@ -101,7 +110,7 @@ class NearDedup(StageConfig):
             "conversation": union,
             "prompt": alone[:, 1],
         }
-        if self.criterion == "answer":
+        if "answer" in _RELATIONS[self.criterion]:
             columns["answer"] = alone[:, 2]
         ranks = rank_columns(frame, self.keep, self.score, self.sources)
         shingles = _lists(sets.values, counts.sum(axis=1))
@@ -117,21 +126,18 @@ class NearDedup(StageConfig):
             none = _rejections(self, ids, np.empty(0, np.int64), np.empty(0), np.empty((0, 3)))
             return Decision(none, pl.DataFrame({"cluster": ids}))
         order = np.concatenate([np.arange(before), ranking(sketches[len(older) :]) + before])
-        relation = self.criterion if self.criterion in ("prompt", "answer") else "conversation"
-        shared, sets = self._pairs(sketches, relation, np.ones(len(ids), dtype=np.bool_))
+        shared, sets = self._pairs(sketches)
         rule = matching.Rule(
             matching.CRITERIA.index(self.criterion), self.threshold, self.same_numbers,
             self.short_answers == "same-prompt",
         )  # fmt: skip
-        removed = matching.greedy(sets, shared, order, rule, before)
+        removed = matching.greedy(sets, self._relations(shared, sets.keys), order, rule, before)
         parent = np.arange(len(ids), dtype=np.int64)
         kept = removed.twin < 0
-        for part in ("conversation", "prompt"):
-            stands = _join_equal(sets.keys if part == "conversation" else sets.keys[:, [1]], kept, parent)
-            if part != relation:
-                shared, sets = self._pairs(sketches, part, stands)
-            relation = part
-            matching.components(sets, shared, stands, _PLACE[part], self.threshold, parent)
+        for name, parts in _CLUSTERED.items():
+            stands = _join_equal(sets.keys[:, list(parts)], kept, parent)
+            place = parts[0] if len(parts) == 1 else 3
+            matching.components(sets, shared[name], stands, place, self.threshold, parent)
         roots = _roots(parent)
         clusters = np.where(kept, roots, roots[np.where(kept, 0, removed.twin)])
         rejected = _rejections(self, ids, removed.twin, removed.score, removed.parts)
@@ -148,15 +154,36 @@ class NearDedup(StageConfig):
         known = pl.concat([cluster for _, cluster in pairs]) if pairs else pl.Series("cluster", [], dtype=pl.String)
         return [sketch for sketch, _ in pairs], known.alias("id")
 
-    def _pairs(
-        self, sketches: Sequence[pl.DataFrame], relation: str, takes_part: npt.NDArray[np.bool_]
-    ) -> tuple[matching.Buckets, matching.Sets]:
-        """Which rows could be near in a relation, and the shingles of all that could."""
+    def _pairs(self, sketches: Sequence[pl.DataFrame]) -> tuple[dict[str, matching.Buckets], matching.Sets]:
+        """Which rows could be near in each relation, and the shingles of all that could."""
+        rows = sum(sketch.height for sketch in sketches)
+        names = dict.fromkeys((*_RELATIONS[self.criterion], *_CLUSTERED))
         if self.candidates == "exact":
-            sets = _gather(sketches, takes_part)
-            return prefix_buckets(sets, takes_part, _PARTS_OF[relation], self.threshold), sets
-        shared = matching.buckets(_matrix(sketches, relation), takes_part)
-        return shared, _gather(sketches, shared.rows())
+            sets = _gather(sketches, np.ones(rows, dtype=np.bool_))
+            return {name: prefix_buckets(sets, _PARTS_OF[name], self.threshold) for name in names}, sets
+        shared = {name: matching.buckets(_matrix(sketches, name)) for name in names}
+        wanted = np.zeros(rows, dtype=np.bool_)
+        for each in shared.values():
+            wanted |= each.rows()
+        return shared, _gather(sketches, wanted)
+
+    def _relations(self, shared: dict[str, matching.Buckets], keys: npt.NDArray[np.uint64]) -> list[matching.Buckets]:
+        """The relations in which a row's twin is looked up.
+
+        Where a short answer asks for the same prompt, its twin has equal keys: such rows stand in one bucket for each
+        key and in no other.
+        """
+        relations = [shared[name] for name in _RELATIONS[self.criterion]]
+        if self.criterion != "prompt-and-answer" or self.short_answers != "same-prompt":
+            return relations
+        short = keys[:, 2] & np.uint64(1) == 0
+        rows = np.flatnonzero(short)
+        same = pl.DataFrame({f"k{part}": keys[rows, part] for part in range(3)}).select(
+            number=pl.struct(pl.all()).rank("dense").cast(pl.Int32) - 1
+        )["number"]
+        first = matching.without(relations[0], short)
+        alike = matching.one_each(rows, same.to_numpy(), len(keys), first.used)
+        return [matching.either(first, alike), *(matching.without(each, short) for each in relations[1:])]
 
 
 def _array(name: str, values: npt.NDArray[Any]) -> pl.Series:

@@ -7,13 +7,12 @@ needs the shingles of all rows in memory; MinHash needs those of candidates only
 
 # Kernels take what numba infers, so they are not annotated.
 # mypy: disable-error-code="no-untyped-def"
-# ruff: noqa: ANN001, ANN202, PLR0917
+# ruff: noqa: ANN001, ANN202
 
 from __future__ import annotations
 
 import numba
 import numpy as np
-import numpy.typing as npt
 
 from sft_data.dedup.kernels import STEP, mix
 from sft_data.dedup.matching import Buckets, Sets
@@ -23,15 +22,15 @@ __all__ = ["prefix_buckets"]
 _COUNTERS = 1 << 24  # shingles that share a counter look more frequent than they are: any order is correct
 
 
-def prefix_buckets(sets: Sets, takes_part: npt.NDArray[np.bool_], parts: tuple[int, ...], threshold: float) -> Buckets:
+def prefix_buckets(sets: Sets, parts: tuple[int, ...], threshold: float) -> Buckets:
     """The rows that could be near in the union of some parts, whose shingles count apart."""
     chosen = np.zeros(3, dtype=np.bool_)
     chosen[list(parts)] = True
     often = np.zeros(_COUNTERS, dtype=np.uint32)
-    _count(sets, takes_part, chosen, often)
-    offsets = np.zeros(len(takes_part) + 1, dtype=np.int64)
-    rare = np.empty(_room(sets, takes_part, chosen, threshold), dtype=np.uint64)
-    kept = _prefixes(sets, takes_part, chosen, threshold, often, offsets, rare)
+    _count(sets, chosen, often)
+    offsets = np.zeros(len(sets.starts) + 1, dtype=np.int64)
+    rare = np.empty(_room(sets, chosen, threshold), dtype=np.uint64)
+    kept = _prefixes(sets, chosen, threshold, often, offsets, rare)
     numbers = np.empty(kept, dtype=np.int32)
     table = np.full(1 << max(3, int(2 * kept).bit_length()), -1, dtype=np.int64)
     return Buckets(offsets, numbers, _number(rare[:kept], table, numbers))
@@ -44,10 +43,8 @@ def _tagged(value, part):
 
 
 @numba.njit(cache=True, nogil=True)
-def _count(sets, takes_part, chosen, often):
-    for row in range(len(takes_part)):
-        if not takes_part[row]:
-            continue
+def _count(sets, chosen, often):
+    for row in range(len(sets.starts)):
         at = sets.starts[row]
         for part in range(3):
             for _ in range(sets.counts[row, part]):
@@ -72,20 +69,19 @@ def _prefix(size, threshold):
 
 
 @numba.njit(cache=True, nogil=True)
-def _room(sets, takes_part, chosen, threshold):
+def _room(sets, chosen, threshold):
     room = np.int64(0)
-    for row in range(len(takes_part)):
-        if takes_part[row]:
-            room += _prefix(_size(sets, row, chosen), threshold)
+    for row in range(len(sets.starts)):
+        room += _prefix(_size(sets, row, chosen), threshold)
     return room
 
 
 @numba.njit(cache=True, nogil=True)
-def _prefixes(sets, takes_part, chosen, threshold, often, offsets, rare):
+def _prefixes(sets, chosen, threshold, often, offsets, rare):
     """Write each row's rarest shingles; those that no other row has are left out. Rows without any share bucket 0."""
     kept = 0
-    for row in range(len(takes_part)):
-        size = _size(sets, row, chosen) if takes_part[row] else 0
+    for row in range(len(sets.starts)):
+        size = _size(sets, row, chosen)
         order = np.empty(size, dtype=np.uint64)
         at, used = sets.starts[row], 0
         for part in range(3):
@@ -102,7 +98,7 @@ def _prefixes(sets, takes_part, chosen, threshold, often, offsets, rare):
             if order[place] >> np.uint64(40) > 1:
                 rare[kept] = order[place]
                 kept += 1
-        if takes_part[row] and size == 0:
+        if size == 0:
             rare[kept] = np.uint64(0)
             kept += 1
         offsets[row + 1] = kept

@@ -59,7 +59,7 @@ def near_pairs(rows: list[dict[str, Any]], threshold: float) -> set[tuple[int, i
 
 def dice(seed: object) -> random.Random:
     """Random numbers that are the same in every run."""
-    return random.Random(str(seed))  # noqa: S311 - no secrets are made of it
+    return random.Random(str(seed))
 
 
 ENGLISH = (  # noqa: SIM905

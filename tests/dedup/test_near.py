@@ -435,3 +435,21 @@ def test_near_dedup_of_a_large_bucket_of_alike_prompts_still_removes_every_copy(
     ]
     outcome = near(*rows, threshold=0.8)
     assert outcome.rejected.select("id", "twin").rows() == [(f"c{i}", str(i)) for i in range(150)]
+
+
+@pytest.mark.parametrize("shape", ["same passage", "same refusal", "same system prompt", "short answers"])
+def test_near_dedup_of_many_rows_from_one_template_removes_exactly_the_copies(shape: str) -> None:
+    draw = oracle.dice(shape)
+    rows = []
+    for number in range(120):
+        asked, said = oracle.sentence(draw, 20, "en"), oracle.sentence(draw, 30, "en")
+        before = [turn("system", PASSAGE)] if shape == "same system prompt" else []
+        prompt = f"{PASSAGE} {asked}" if shape in ("same passage", "short answers") else asked
+        answer = {"same refusal": LONG, "short answers": "Yes."}.get(shape, said)
+        for copy, text in (("", prompt), ("copy", prompt.upper())):
+            rows.append(talk(f"{number}{copy}", *before, turn("user", text), turn("assistant", answer)))
+    rows.sort(key=lambda row: row["id"].endswith("copy"))
+    outcome = near(*rows, threshold=0.8)
+    assert outcome.rejected.select("id", "twin").rows() == [(f"{n}copy", str(n)) for n in range(120)]
+    clusters = len(set(cluster_of(outcome).values()))
+    assert clusters == (1 if shape in ("same passage", "short answers") else 120)
