@@ -96,7 +96,10 @@ class _ListReader:
         self.state = new_state()
         self.state[POS] = opening
         self.found = np.zeros((batch + 2, FIELDS), np.int64)
+        self.room = len(self.found)  # small behind a break, where what the scan finds may be wrong
         self.shape = _Shape()
+        self.hopeless = 0  # byte of the text up to which no row like the others begins
+        self.known_line = (0, 0)  # a place in the buffer and the line feeds before it
         self.lost: tuple[bytes, int, int, int] | None = None  # head, line, byte, size of a row too long to hold
 
     def feed(self, piece: bytes) -> None:
@@ -107,7 +110,8 @@ class _ListReader:
         """All rows that are complete in the buffer."""
         while self.state[POS] < len(self.buffer):
             before = int(self.state[POS])
-            count = scan_elements(self.view, len(self.buffer), self.in_list, self.state, self.found)
+            count = scan_elements(self.view, len(self.buffer), self.in_list, self.state, self.found[: self.room])
+            self.room = min(len(self.found), 2 * self.room)
             if count:
                 try:
                     yield self._rows(self.found[:count].copy(), final=final)
@@ -194,7 +198,7 @@ class _ListReader:
     ) -> Rows:
         begin = int(found[0, START]) if len(found) else 0
         stop = int(found[-1, END]) if len(found) else 0
-        line = self.line + self.buffer.count(b"\n", 0, begin)
+        line = self._line_at(begin)
         starts, ends = found[:, START] - begin, found[:, END] - begin
         return Rows(
             values, numbers.astype(np.int64), broken, self.buffer[begin:stop], starts, ends, self.base + begin, line
@@ -205,7 +209,7 @@ class _ListReader:
     def _broken(self, start: int, end: int, code: str, detail: str) -> Broken:
         raw = self.buffer[start:end]
         text = shown(raw.rstrip(b" \t\r\n,") or raw.strip())
-        line = self.line + self.buffer.count(b"\n", 0, start)
+        line = self._line_at(start)
         return Broken(self.row, line, self.base + start, code, detail, text)
 
     def _too_long(self, end: int) -> Broken:
@@ -228,6 +232,8 @@ class _ListReader:
 
     def _next_row(self, start: int, *, wait: bool) -> int | None:
         """The first place behind `start` where a row like the others begins."""
+        if self.base + start < self.hopeless:
+            return None
         pattern = self.shape.pattern
         if not self.shape.known and (own := _FIRST_KEY.match(self.buffer, start)):
             pattern = re.compile(rb'\{\s*"' + re.escape(own[1]) + rb'"\s*:')
@@ -235,6 +241,7 @@ class _ListReader:
         for attempt, match in enumerate(pattern.finditer(self.buffer, start + 1)):
             place = match.start()
             if attempt >= _ATTEMPTS:
+                self.hopeless = self.base + place
                 return None
             if column is not None and self._column(place) == column and self._behind_a_row(place):
                 return place
@@ -266,6 +273,16 @@ class _ListReader:
     def _restart(self, place: int) -> None:
         self.state[:] = new_state()
         self.state[POS] = place
+        self.room = min(len(self.found), 16)
+
+    def _line_at(self, place: int) -> int:
+        """The line of a place in the buffer, counted on from the place asked for before."""
+        begin, feeds = self.known_line
+        if place < begin:
+            begin, feeds = 0, 0
+        feeds += self.buffer.count(b"\n", begin, place)
+        self.known_line = (place, feeds)
+        return self.line + feeds
 
     # ---- the end of the list and of the buffer ----------------------------------------------------------------------
 
@@ -333,12 +350,12 @@ class _ListReader:
                 yield from self.advance(final=False)
                 return
             if self.lost is None:
-                line = self.line + self.buffer.count(b"\n", 0, begin)
+                line = self._line_at(begin)
                 self.lost = (self.buffer[begin : begin + 2**17], line, self.base + begin, 0)
             keep = int(self.state[POS])
         if keep <= 0:
             return
-        self.line += self.buffer.count(b"\n", 0, keep)
+        self.line, self.known_line = self._line_at(keep), (0, 0)
         self.base += keep
         self.buffer = self.buffer[keep:]
         for name in (POS, LAST, COMMA, OPEN):
