@@ -24,6 +24,12 @@ if TYPE_CHECKING:
 
 __all__ = ["app", "main"]
 
+# The names of `sft_data.export.targets.TARGETS`, written out so that --help need not load them; a test compares both.
+FORMS = (
+    "trl, trl-packed, axolotl, llama-factory, llama-factory-packed, olmo-core, nemo-automodel, megatron-bridge, "
+    "messages, alpaca, sharegpt, huggingface."
+)
+
 # The class of all errors of usage. Typer carries its own copy of click, so the class is taken from what typer exports.
 WrongUsage: type[Any] = typer.BadParameter.__mro__[2]
 
@@ -425,18 +431,24 @@ def gc(
         print_garbage(_out(), found)
 
 
-@app.command(epilog="Example: sft-data export quickstart@v3 --out quickstart-v3.tar.zst")
+@app.command(epilog="Example: sft-data export quickstart --to trl-packed --out quickstart-trl")
 def export(
     version: Version,
-    out: Annotated[str, typer.Option("--out", help="A file for an archive (.tar.zst), a new folder, or a URL.")],
+    out: Annotated[str, typer.Option("--out", help="A new folder; without --to also a .tar.zst archive or a URL.")],
+    to: Annotated[
+        str,
+        typer.Option("--to", help="version: the whole of it, with a dataset card; or a trainer's form: " + FORMS),
+    ] = "version",
     store: Store = None,
     json: Json = False,
 ) -> None:
-    """Write a version as one archive, or as a folder or URL with a dataset card that `load_dataset` opens."""
+    """Write a version for elsewhere: whole (archive, folder, URL), or in the form that another trainer takes."""
+    from sft_data.export.targets import export_to
     from sft_data.store.transfer import export_version
 
-    told = export_version(_find(store, version), out)
-    _done(json, told.model_dump(mode="json"), f"{told.version} is written to {told.path}: {told.files} files")
+    found = _find(store, version)
+    told = export_version(found, out) if to in ("version", "huggingface") else export_to(found.folder, to, Path(out))
+    _done(json, told.model_dump(mode="json"), f"{found.version} is written to {told.path}: {told.files} files")
 
 
 @app.command("import", epilog="Example: sft-data import quickstart-v3.tar.zst --store ./store")

@@ -189,3 +189,17 @@ def test_init_writes_a_pipeline_that_checks(sft: Any, tmp_path: Path):
     assert done.code == 0
     assert sft("check", out, "--rows", 10, "--json").json["ok"]
     assert sft("init", "samples/alpaca_en.json", "--out", out).code == 1
+
+
+def test_export_writes_each_form_and_help_names_them_all(sft: Any, store: Path, tmp_path: Path):
+    from sft_data.cli import FORMS
+    from sft_data.export.targets import TARGETS
+
+    assert FORMS.rstrip(".").split(", ") == [*TARGETS, "huggingface"]
+    for form in ("trl-packed", "messages", "huggingface"):
+        done = sft("export", "quickstart", "--to", form, "--out", tmp_path / form, "--store", store, "--json")
+        assert done.code == 0, done.err
+        assert done.json["files"] == sum(path.is_file() for path in (tmp_path / form).rglob("*"))
+    wrong = sft("export", "quickstart", "--to", "trl-pakced", "--out", tmp_path / "x", "--store", store)
+    assert wrong.code == 1
+    assert "trl-packed" in wrong.err
