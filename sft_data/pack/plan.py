@@ -8,6 +8,7 @@ row-by-row search), in time that follows the number of *distinct* lengths.
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -19,7 +20,8 @@ from sft_data.schema import PACK_INDEX
 
 __all__ = ["Pack", "fill", "lower_bound", "plan_packs"]
 
-Ints = NDArray[np.int64]
+# Numbers of rows and bins: of 32 bits where they suffice, since memory rules here.
+Ints = NDArray[np.signedinteger[Any]]
 
 
 class Pack(BaseModel):
@@ -50,15 +52,15 @@ def plan_packs(tokens: NDArray[np.integer], max_length: int, seed: int) -> pl.Da
     bins, position = _best_fit(lengths[rows], max_length)
     sizes = np.bincount(bins)
     order = _permutation(len(sizes), seed ^ 0x5EED)  # order[i]: which bin becomes pack i
-    starts = np.empty(len(sizes), dtype=np.int64)
-    starts[order] = np.cumsum(sizes[order]) - sizes[order]
-    slot = starts[bins] + position
-    row = np.empty(len(rows), dtype=np.int64)
-    row[slot] = rows
-    pack = np.repeat(np.arange(len(sizes)), sizes[order])
-    place = np.empty(len(rows), dtype=np.int32)
-    place[slot] = position
-    return pl.DataFrame({"pack": pack, "position": place, "row": row, "tokens": lengths[row]}, schema=PACK_INDEX)
+    ends = np.cumsum(sizes[order], dtype=_kind(len(rows)))
+    starts = np.empty_like(ends)
+    starts[order] = firsts = ends - sizes[order].astype(ends.dtype)
+    row = np.empty_like(rows)
+    row[starts[bins] + position] = rows
+    pack = np.repeat(np.arange(len(sizes), dtype=np.int64), sizes[order])
+    place = np.arange(len(rows), dtype=ends.dtype) - np.repeat(firsts, sizes[order])
+    table = pl.DataFrame({"pack": pack, "position": place, "row": row, "tokens": lengths[row]})
+    return table.cast(PACK_INDEX)
 
 
 def lower_bound(tokens: NDArray[np.integer], max_length: int) -> int:
@@ -77,7 +79,7 @@ def fill(index: pl.DataFrame, max_length: int) -> float:
 
 
 def _checked(tokens: NDArray[np.integer], max_length: int) -> Ints:
-    lengths = np.asarray(tokens, dtype=np.int64)
+    lengths = np.asarray(tokens).astype(np.int32, copy=False)
     wrong = np.flatnonzero((lengths < 1) | (lengths > max_length))
     if len(wrong):
         row = int(wrong[0])
@@ -102,8 +104,8 @@ def _best_fit(falling: Ints, max_length: int) -> tuple[Ints, Ints]:
     the next row of length n as long as its free space allows: so each bin in turn takes f // n rows, and all bins with
     the same free space can be served at once.
     """
-    bins, position = np.empty((2, len(falling)), dtype=np.int64)
-    held = np.zeros(len(falling) + 1, dtype=np.int64)  # rows in every bin so far
+    bins, position = np.empty((2, len(falling)), dtype=_kind(len(falling)))
+    held = np.zeros(len(falling) + 1, dtype=np.int32)  # rows in every bin so far
     spaces = _Spaces(max_length)
     edges = np.flatnonzero(np.diff(falling, prepend=-1, append=-1)).tolist()
     for first, stop in pairwise(edges):
@@ -155,6 +157,10 @@ class _Spaces:
             self._bits |= 1 << space
 
 
+def _kind(count: int) -> type[np.int32] | type[np.int64]:
+    return np.int32 if count < 2**31 else np.int64
+
+
 def _permutation(count: int, seed: int) -> Ints:
     """A shuffle of 0..count-1 that depends on nothing but its arguments: no library's generator may change it.
 
@@ -162,11 +168,14 @@ def _permutation(count: int, seed: int) -> Ints:
     `count` come in some order, each once. The factors are those of SplitMix64 (Steele, Lea, Flood 2014).
     """
     bits = max(2, (count - 1).bit_length())
-    mask, half = np.uint64(2**bits - 1), np.uint64((bits + 1) // 2)
-    x = np.arange(2**bits, dtype=np.uint64) if count else np.zeros(0, dtype=np.uint64)
+    wide = np.uint32 if bits <= 32 else np.uint64
+    mask, half = 2**bits - 1, wide((bits + 1) // 2)
+    x = np.arange(2**bits if count else 0, dtype=wide)
     key = seed * 0xD1B54A32D192ED03 + 0x9E3779B97F4A7C15
     for factor in (0xBF58476D1CE4E5B9, 0x94D049BB133111EB, 0x9E3779B97F4A7C15):
-        x = ((x ^ np.uint64(key & int(mask))) * np.uint64(factor)) & mask
+        x ^= wide(key & mask)
+        x *= wide(factor & mask)
+        x &= wide(mask)
         x ^= x >> half
         key = (key * 0xD1B54A32D192ED03 + factor) % 2**64
-    return x[x < count].astype(np.int64)
+    return x[x < count].astype(_kind(count))
