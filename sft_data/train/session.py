@@ -118,7 +118,8 @@ def _arguments(config: TrainConfig, out: Path, packs: int) -> TrainingArguments:
         neftune_noise_alpha=config.neftune or None,
         activation_checkpointing=config.gradient_checkpointing,
         activation_checkpointing_kwargs={"use_reentrant": False} if config.gradient_checkpointing else None,
-        bf16=config.precision == "bf16" or (config.precision == "auto" and cuda and torch.cuda.is_bf16_supported()),
+        bf16=config.precision == "bf16"
+        or (config.precision == "auto" and cuda and torch.cuda.is_bf16_supported(including_emulation=False)),
         use_cpu=not cuda,
         seed=config.seed,
         logging_steps=1,
