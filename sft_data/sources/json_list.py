@@ -55,6 +55,7 @@ _BREAKS = {
 _FIRST_KEY = re.compile(rb'\{\s*"([^"\\]{1,200})"\s*:')
 _NEXT_LIST = re.compile(rb'\s*,\s*"[^"\\]{0,200}"\s*:\s*\[\s*(?=\{)')
 _WRAPPED_END = re.compile(rb"\s*(?:,[^\[\]]*)?\}\s*", re.DOTALL)
+_BETWEEN = re.compile(rb"[ \t\r\n,\[\]]*")  # what may stand between the end of a list and further rows
 _ATTEMPTS = 200  # places tried behind one break before the rest of the buffer is given up: bounds hostile files
 _NO_ROWS = np.zeros(0, np.int64)
 
@@ -289,16 +290,17 @@ class _ListReader:
     def _behind_the_end(self, *, final: bool) -> Iterator[Rows]:
         """Text behind the closing bracket is one break; rows in it are read all the same."""
         place = int(self.state[POS])
-        rest = self.buffer[place:]
         if self.wrapped:
+            rest = self.buffer[place:]
             if more := _NEXT_LIST.match(rest):
                 self._restart(place + more.end())
                 return
             if not final or _WRAPPED_END.fullmatch(rest):
                 return
-        begin = place + len(rest) - len(rest.lstrip(b" \t\r\n,["))
+        between = _BETWEEN.match(self.buffer, place)
+        begin = place if between is None else between.end()
         if begin == len(self.buffer):
-            if final and rest.strip():
+            if final and self.buffer[place:].strip():
                 yield self._one(self._broken(place, begin, "unreadable-row", "text behind the end of the list"))
             return
         yield self._one(self._broken(place, begin, "unreadable-row", "more rows behind the end of the list"))

@@ -54,9 +54,11 @@ class _CsvReader:
         self.header: list[str] | None = None
         self.headless = False  # the first row was no header: no row below it can be understood
         self.held, self.base, self.line, self.row = b"", 0, 1, 0
+        self.counted = (0, 0)  # a place in what is held and the line feeds before it; places only grow
 
     def feed(self, piece: bytes, batch: int, *, final: bool) -> Iterator[Rows]:
         self.held += piece
+        self.counted = (0, 0)
         place = 0
         found: list[tuple[int, int, int, Json]] = []
         broken: list[Broken] = []
@@ -122,7 +124,10 @@ class _CsvReader:
         return rows[0]
 
     def _broken(self, place: int, raw: bytes, code: str, detail: str) -> Broken:
-        line = self.line + self.held.count(b"\n", 0, place)
+        begin, feeds = self.counted
+        feeds += self.held.count(b"\n", begin, place)
+        self.counted = (place, feeds)
+        line = self.line + feeds
         return Broken(self.row, line, self.base + place, code, detail, shown(raw.rstrip(b"\r\n")))
 
     def _rows(self, found: list[tuple[int, int, int, Json]], broken: list[Broken]) -> Rows:
