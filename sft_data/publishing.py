@@ -42,7 +42,9 @@ def publish_version(step: Step, work: Work, above: Sequence[StepResult]) -> Step
     if pipeline.tokenize is not None:
         texts |= {f"tokenizer/{name}": data.decode() for name, data in tokenizer_files(pipeline.tokenize).items()}
     failed = {name: gate for name, gate in manifest.gates.items() if not gate["passed"]}
-    published = publish(work.store, manifest, files, texts, _build_info(work, above), draft=bool(failed))
+    hashes = {path: ref.sha256 for r in above for path, ref in r.files.items()}
+    info = _build_info(work, above)
+    published = publish(work.store, manifest, files, texts, info, hashes=hashes, draft=bool(failed))
     if failed:
         raise GateError(_failure(failed, published))
     return StepResult(step.name, step.fingerprint, told=_told(manifest, published), reused=published.reused)

@@ -7,7 +7,7 @@ import pytest
 from sft_data import build as build_module
 from sft_data.build import BuildResult, StepResult, Work, build, curate
 from sft_data.engine import LocalEngine
-from sft_data.errors import GateError
+from sft_data.errors import GateError, StoreError
 from sft_data.pipeline import Pipeline, load_pipeline
 from sft_data.plan import Step, plan
 from tests.frames import chat, conversations, ids
@@ -194,3 +194,18 @@ def test_weight_of_a_source_packs_its_training_rows_so_often_and_changes_no_row(
     }  # fmt: skip
     assert verify(Path(weighted.path)).problems == []
     assert weighted.fingerprint != built.fingerprint
+
+
+def test_build_on_a_damaged_cache_publishes_nothing_and_names_the_file(built: BuildResult, store: Path, tmp_path: Path):
+    shutil.copytree(store / ".cache", tmp_path / ".cache")
+    victim = max((tmp_path / ".cache" / "cells").rglob("data.parquet"), key=lambda path: path.stat().st_size)
+    damaged = bytearray(victim.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    victim.chmod(0o644)
+    victim.write_bytes(damaged)
+    with pytest.raises(StoreError, match="was changed after it was made") as caught:
+        build(load_pipeline(QUICKSTART), tmp_path)
+    assert victim.parent.name in str(caught.value)
+    assert list((tmp_path / "quickstart").glob("v*")) == []
+    shutil.rmtree(victim.parent)
+    assert hashes(Path(build(load_pipeline(QUICKSTART), tmp_path).path)) == hashes(Path(built.path))

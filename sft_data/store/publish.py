@@ -11,7 +11,7 @@ import errno
 import os
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
@@ -66,12 +66,14 @@ def publish(
     texts: Mapping[str, str],
     build_info: Mapping[str, Any],
     *,
+    hashes: Mapping[str, str] | None = None,
     draft: bool = False,
 ) -> Published:
     """Make a version out of finished files; with `draft`, keep it aside because a gate failed.
 
     `files`: path inside the version -> an immutable file, hard-linked where the disk allows it and copied elsewhere.
-    `texts`: path inside the version -> content. `manifest.files` is filled in here. A version of the same fingerprint
+    `texts`: path inside the version -> content. `hashes`: what files of `files` hashed to when they were made; one that
+    was damaged since is not published. `manifest.files` is filled in here. A version of the same fingerprint
     that was published before is given back as it is.
     """
     if not NAME.fullmatch(manifest.name):
@@ -85,7 +87,8 @@ def publish(
         staging = store / manifest.name / f"{staging_prefix}{uuid.uuid4().hex[:12]}"
         staging.mkdir(parents=True)
         try:
-            _stage(staging, manifest, files, texts, build_info)
+            entries = _stage(staging, manifest, files, texts, build_info)
+            _check_undamaged(entries, files, hashes or {})
             return seal(store, manifest, staging, draft=draft)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
@@ -112,7 +115,7 @@ def _stage(
     files: Mapping[str, Path],
     texts: Mapping[str, str],
     build_info: Mapping[str, Any],
-) -> None:
+) -> list[FileEntry]:
     """Put the whole version into the staging folder: data, manifest, report, build record."""
     for path, origin in files.items():
         _link(origin, _inside(staging, path))
@@ -127,6 +130,17 @@ def _stage(
     written = manifest_bytes(manifest.model_copy(update={"files": entries}))
     (staging / MANIFEST).write_bytes(written)
     (staging / BUILD).write_bytes(build_bytes(build_info, written))
+    return entries
+
+
+def _check_undamaged(entries: Iterable[FileEntry], files: Mapping[str, Path], hashes: Mapping[str, str]) -> None:
+    """A disk or a person may have changed a file of the step cache since it was made."""
+    for entry in entries:
+        if hashes.get(entry.path, entry.sha256) != entry.sha256:
+            raise StoreError(
+                f"{files[entry.path]} was changed after it was made, so nothing is published; "
+                f"remove the folder {files[entry.path].parent} and build again"
+            )
 
 
 def seal(store: Path, manifest: Manifest, staging: Path, *, draft: bool = False, what: str = "publish") -> Published:
