@@ -273,6 +273,9 @@ def _agree(
         raise Unproved("unproved-mask", f"the template marks {len(marks)} turns, the conversation has {len(turns)}")
     agreed = []
     for turn, (start, end) in zip(turns, marks, strict=True):
+        if start == turn.start and end == turn.end:
+            agreed.append(turn)
+            continue
         # A mark may end before the stop token, or behind it in blanks: the turn ends with the stop token all the same.
         between = text[end : turn.end].strip() if end <= turn.end else text[turn.end : end].strip()
         allowed = ("", *stops) if end <= turn.end else ("",)
@@ -282,7 +285,7 @@ def _agree(
                 f"turn {turn.message}: the template marks {text[start:end][-40:]!r}, the turn is "
                 f"{text[turn.start : turn.end][-40:]!r}",
             )
-        agreed.append(turn._replace(start=start))
+        agreed.append(turn if turn.start == start else turn._replace(start=start))
     return tuple(agreed)
 
 

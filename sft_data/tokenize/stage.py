@@ -162,14 +162,14 @@ class Tokenize(StageConfig):
         turns = row.rendered.turns[: len(tokens.turns)]
         if self.train_on == "all":
             return [_Span(-1, 0, len(tokens.ids), 1.0)]
-        places = {turn.message: place for turn, place in zip(turns, tokens.turns, strict=True)}
+        places = list(zip(turns, tokens.turns, strict=True))
         if self.train_on == "last-answer":
-            turns = turns[-1:]
+            places = places[-1:]
+        weights, masks = row.weights, self.lost_reasoning == "mask"
         return [
-            _Span(turn.message, *places[turn.message], weight)
-            for turn in turns
-            for weight in [row.weights.get(turn.message, 1.0)]
-            if weight > 0 and not (turn.lost and self.lost_reasoning == "mask")
+            _Span(turn.message, start, end, weights.get(turn.message, 1.0))
+            for turn, (start, end) in places
+            if weights.get(turn.message, 1.0) > 0 and not (masks and turn.lost)
         ]
 
 
