@@ -88,9 +88,7 @@ def run_session(
     return result
 
 
-def _open(  # noqa: PLR0917
-    config: TrainConfig, version: Path, manifest: Manifest, out: Path, name: str, progress: Say | None
-) -> _Run:
+def _open(config: TrainConfig, version: Path, manifest: Manifest, out: Path, name: str, progress: Say | None) -> _Run:
     entry = tokenizer_of(manifest, version)
     rows = open_rows(version, "train", "packs" if config.rows == "packs" else "tokens")
     found = survey(rows, f"{version}/{config.rows}")
