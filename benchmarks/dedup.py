@@ -85,7 +85,7 @@ def make_corpus(data: Path, rows: int, path: Path) -> None:
     """Real rows (half of all at most), then near copies (45 %) and new rows of halves of two real ones (55 %)."""
     import polars as pl
 
-    draw = random.Random(rows)  # noqa: S311
+    draw = random.Random(rows)
     real = list(real_rows(data))
     real = draw.sample(real, min(len(real), rows // 2))
     pairs = list(real)
@@ -235,7 +235,7 @@ def wrong_removals(path: Path, removed: list[str], threshold: float, sample: int
 
     texts = dict(pl.read_parquet(path, columns=["id", "text"]).iter_rows())
     gone = set(removed)
-    asked = random.Random(1).sample(removed, min(sample, len(removed)))  # noqa: S311
+    asked = random.Random(1).sample(removed, min(sample, len(removed)))
     sets = {name: set(shingles(texts[name])) for name in asked}
     holders: dict[str, list[str]] = {}
     for name, each in sets.items():

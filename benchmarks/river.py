@@ -70,7 +70,8 @@ def measure(folder: Path, rows: int, workers: int) -> None:
         sys.exit(err.decode())
     told = json.loads(out)
     took = time.perf_counter() - began
-    print(f"\n{rows:,} rows, {data.stat().st_size / 1e6:,.0f} MB, {workers} workers: {took:.1f} s, peak {peaks[0] / 1e9:.2f} GB")
+    size, peak = data.stat().st_size / 1e6, peaks[0] / 1e9
+    print(f"\n{rows:,} rows, {size:,.0f} MB, {workers} workers: {took:.1f} s, peak {peak:.2f} GB")
     print(f"{told['rows_kept']:,} kept, {told['rejected']}, {told['tokens']:,} tokens, {told['packs']:,} packs")
     for stage in told["stages"]:
         print(f"  {stage['step']:<20} {stage['seconds']:8.1f} s  {1e6 * stage['seconds'] / rows:8.1f} us/row")
@@ -119,7 +120,8 @@ def changed(row: dict[str, str], chance: random.Random) -> dict[str, str]:
     answer = row["output"].split(" ")
     for _ in range(chance.choice([1, 1, 3, 8])):
         place = chance.randrange(len(answer))
-        answer[place] = chance.choice([str(chance.randrange(10_000)), answer[place - 1], "indeed", answer[place].upper()])
+        word = str(chance.randrange(10_000))
+        answer[place] = chance.choice([word, answer[place - 1], "indeed", answer[place].upper()])
     asked = f"{row['instruction']} ({chance.randrange(1_000_000)})" if chance.random() < 0.7 else row["instruction"]
     return {**row, "instruction": asked, "output": " ".join(answer)}
 

@@ -56,7 +56,7 @@ Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Processes
 
 
 def _out() -> Console:
-    return Console()
+    return Console(quiet=os.environ.get("RANK", "0") != "0")
 
 
 def _err() -> Console:
@@ -64,6 +64,8 @@ def _err() -> Console:
 
 
 def _print(model: BaseModel | dict[str, Any]) -> None:
+    if os.environ.get("RANK", "0") != "0":
+        return  # one of several processes of torchrun: the first one speaks
     data = model if isinstance(model, dict) else model.model_dump(mode="json")
     sys.stdout.write(orjson.dumps(data, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS).decode() + "\n")
 

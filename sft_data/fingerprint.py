@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import orjson
 from pydantic import BaseModel
@@ -64,12 +64,21 @@ def _content(value: str | None) -> dict[str, str] | str | None:
     return {"sha256": path_sha256(Path(value))} if value is not None and Path(value).exists() else value
 
 
+@runtime_checkable
+class _TellsContents(Protocol):
+    """A stage whose settings stand for content that no path leads to, such as a template of the project."""
+
+    def contents(self) -> dict[str, str]: ...
+
+
 def stage_identity(stage: StageConfig) -> dict[str, Any]:
     """What decides a stage's outcome, besides its input."""
     settings = stage.model_dump(mode="json")
     for name in stage.files:
         value = settings.get(name)
         settings[name] = [_content(each) for each in value] if isinstance(value, list) else _content(value)
+    if isinstance(stage, _TellsContents):
+        settings |= {name: {"sha256": sha} for name, sha in stage.contents().items()}
     return {
         "kind": stage.kind,
         "revision": stage.revision,

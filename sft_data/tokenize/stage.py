@@ -23,7 +23,7 @@ from sft_data.store.manifest import TokenizerEntry
 from sft_data.tokenize.labels import Encoded, Row, encode_rows
 from sft_data.tokenize.rows import mark_texts, template_messages, template_tools, texts_of
 from sft_data.tokenize.stops import confirm_by_stops
-from sft_data.tokenize.tokenizer import LoadedTokenizer, load_tokenizer
+from sft_data.tokenize.tokenizer import LoadedTokenizer, load_tokenizer, stamp
 
 __all__ = ["Tokenize", "check_tokenizer", "describe", "load", "tokenizer_files"]
 
@@ -77,6 +77,7 @@ class Tokenize(StageConfig):
     codes: ClassVar[dict[str, str]] = {
         "too-long": "the row has more tokens than `max_length`, and no part of it that may be kept has fewer",
         "cut": "edit: tokens behind `max_length` were cut off, and so many are lost",
+        "weight": "edit: a weight of the data that is neither 0 nor 1 stands in the sidecar and is learnt as 1",
         "template-error": "the chat template refuses the conversation",
         "not-rendered": "the chat template leaves out a part of it: a turn, a tool, a tool call, all its reasoning",
         "unproved-mask": "where a turn lies among the tokens could not be proved in two ways",
@@ -124,7 +125,14 @@ class Tokenize(StageConfig):
             schema={"id": pl.String, "code": pl.String, "detail": pl.String},
         )
         stays = [verdict for verdict in verdicts if verdict.code is None]
-        return Outcome(kept, rejected, _cuts(kept, stays), _tables(kept, stays))
+        edited = pl.concat([_cuts(kept, stays), _weighed(kept)])
+        return Outcome(kept, rejected, edited, _tables(kept, stays))
+
+    def contents(self) -> dict[str, str]:
+        """What `tokenizer` and `template` stand for, by content: also a cached hub model and a named template."""
+        loaded = load(self.tokenizer, self.template).tokenizer
+        template = hashlib.sha256(loaded.template.text.encode()).hexdigest()
+        return {"tokenizer": loaded.sha256, "template": template}
 
     def _judge(self, row: _Drawn, tokens: Encoded | None) -> _Verdict:
         if row.problem is not None or tokens is None:
@@ -181,9 +189,13 @@ class _Loaded:
     finder: TurnFinder
 
 
-@lru_cache(maxsize=4)
 def load(tokenizer: str, template: str | None = None) -> _Loaded:
     """The tokenizer and the finder of turns for its template; raises TokenizerError where they cannot be used."""
+    return _load(tokenizer, template, stamp(tokenizer, template))
+
+
+@lru_cache(maxsize=4)
+def _load(tokenizer: str, template: str | None, _: object) -> _Loaded:
     loaded = load_tokenizer(tokenizer, template)
     return _Loaded(loaded, TurnFinder(loaded.template, loaded.control_pattern, loaded.special_pattern, loaded.eos))
 
@@ -310,6 +322,17 @@ def _with_bos(tokens: Encoded, bos: int | None) -> Encoded:
         return tokens
     ids = np.concatenate([np.array([bos], dtype=np.int32), tokens.ids])
     return replace(tokens, ids=ids, turns=tuple((start + 1, end + 1) for start, end in tokens.turns))
+
+
+def _weighed(kept: pl.DataFrame) -> pl.DataFrame:
+    """EDITS: one row for every row with weights that labels cannot say."""
+    turns = pl.col("messages").list.eval(pl.element().struct.field("weight"))
+    odd = turns.list.eval(~pl.element().is_in([0.0, 1.0])).list.sum().cast(pl.Int64)
+    row = pl.col("weight") if "weight" in kept.columns else pl.lit(None, dtype=pl.Float32)
+    count = odd + (~row.is_in([0.0, 1.0])).fill_null(value=False).cast(pl.Int64)
+    shown = turns.list.eval(pl.element().cast(pl.String).fill_null("-")).list.join(" ")
+    told = kept.select("id", code=pl.lit("weight"), count=count, detail=pl.format("row {}, turns {}", row, shown))
+    return conform(told.filter(pl.col("count") > 0), EDITS)
 
 
 def _cuts(kept: pl.DataFrame, verdicts: Sequence[_Verdict]) -> pl.DataFrame:

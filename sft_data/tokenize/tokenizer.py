@@ -100,9 +100,24 @@ class LoadedTokenizer:
         return digest.hexdigest()
 
 
-@lru_cache(maxsize=4)
 def load_tokenizer(tokenizer: str, template: str | None = None) -> LoadedTokenizer:
-    """Load a tokenizer's folder (or a hub name that lies in the local cache) with its own or another chat template."""
+    """Load a tokenizer's folder (or a hub name that lies in the local cache) with its own or another chat template.
+
+    What was loaded is kept in the process, and loaded anew when a file has changed.
+    """
+    return _load(tokenizer, template, stamp(tokenizer, template))
+
+
+def stamp(tokenizer: str, template: str | None) -> tuple[tuple[str, int, int], ...]:
+    """Names, sizes and times of the files that decide what is loaded: other ones mean that it is loaded anew."""
+    folder = find_tokenizer(tokenizer)
+    files = [folder / name for name in FILES] + ([Path(template)] if template is not None else [])
+    there = [(str(path), path.stat()) for path in files if path.is_file()]
+    return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in there)
+
+
+@lru_cache(maxsize=4)
+def _load(tokenizer: str, template: str | None, _: object) -> LoadedTokenizer:
     folder = find_tokenizer(tokenizer)
     files = {name: (folder / name).read_bytes() for name in FILES if (folder / name).is_file()}
     if "tokenizer.json" not in files:

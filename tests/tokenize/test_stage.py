@@ -1,6 +1,8 @@
 """What is trained on and what is not: each trap of the field is a test named after the behaviour."""
 
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -29,6 +31,7 @@ from tests.tokenize.makers import (
 from tests.tokenize.reading import ids_of, proofs, reference, span_texts, text_of, tokenized, trained_texts
 
 END = "<|im_end|>"
+SAMPLES = Path(__file__).parents[2] / "samples" / "tokenizer"
 
 
 @pytest.fixture(scope="session")
@@ -498,3 +501,38 @@ def test_files_of_a_tokenizer_tokenize_the_same_again(tmp_path, marked):
         (tmp_path / name).write_bytes(content)
     row = chat("a", "hello world")
     assert tokenized(str(tmp_path), row).tables["tokens"].equals(tokenized(marked, row).tables["tokens"])
+
+
+def test_fingerprint_follows_the_content_of_tokenizer_and_template_not_their_names(tmp_path: Path) -> None:
+    from sft_data.fingerprint import stage_identity
+
+    for name in ("a", "b"):
+        shutil.copytree(SAMPLES, tmp_path / name)
+    first = Tokenize(tokenizer=str(tmp_path / "a"))
+    assert stage_identity(first) == stage_identity(Tokenize(tokenizer=str(tmp_path / "b")))
+    chatml, qwen = (Tokenize(tokenizer=str(tmp_path / "a"), template=name) for name in ("chatml", "qwen"))
+    assert stage_identity(chatml) != stage_identity(qwen)
+
+
+def test_template_that_changes_is_loaded_anew_in_the_same_process(tmp_path: Path) -> None:
+    from sft_data.fingerprint import stage_identity
+
+    shutil.copytree(SAMPLES, tmp_path / "a")
+    stage, frame = Tokenize(tokenizer=str(tmp_path / "a")), conversations(chat("x", "Paris."))
+    before, identity = run_stage(stage, frame).tables["sidecar"]["tokens"][0], stage_identity(stage)
+    template = tmp_path / "a" / "chat_template.jinja"
+    template.write_text("A longer beginning for every conversation.\n" + template.read_text())
+    assert run_stage(stage, frame).tables["sidecar"]["tokens"][0] > before
+    assert stage_identity(stage) != identity
+
+
+def test_weights_that_labels_cannot_say_are_told_as_edits() -> None:
+    rows = [
+        talk("plain", "a", "b"),
+        talk("whole", turn("user", "a", weight=0.0), turn("assistant", "b", weight=1.0)),
+        talk("half", turn("user", "a"), turn("assistant", "b", weight=0.5)),
+        talk("row", "a", "b") | {"weight": 2.0},
+    ]
+    outcome = run_stage(Tokenize(tokenizer=str(SAMPLES)), conversations(*rows))
+    assert outcome.edited.select("id", "code", "count").rows() == [("half", "weight", 1), ("row", "weight", 1)]
+    assert outcome.tables["sidecar"]["spans"][2][0]["weight"] == 0.5

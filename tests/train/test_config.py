@@ -92,12 +92,12 @@ def test_model_folder_of_a_run_is_the_model_in_it(tmp_path: Path):
 
 
 def test_documentation_lists_every_setting_as_it_is():
-    page = (PIPELINES.parent / "docs" / "training.md").read_text(encoding="utf-8")
+    page = (PIPELINES.parent / "sft_data" / "train" / "README.md").read_text(encoding="utf-8")
     assert settings_table(TrainConfig) in page
 
 
 def test_training_file_in_the_documentation_loads(tmp_path: Path):
-    page = (PIPELINES.parent / "docs" / "training.md").read_text(encoding="utf-8")
+    page = (PIPELINES.parent / "sft_data" / "train" / "README.md").read_text(encoding="utf-8")
     text = page.split("```yaml\n")[1].split("```")[0]
     assert load_train_config(write(tmp_path, text)).method == "lora"
 
