@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -68,6 +69,14 @@ def _print(model: BaseModel | dict[str, Any]) -> None:
         return  # one of several processes of torchrun: the first one speaks
     data = model if isinstance(model, dict) else model.model_dump(mode="json")
     sys.stdout.write(orjson.dumps(data, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS).decode() + "\n")
+
+
+def _tell(json: bool, found: Any, show: Callable[[Console, Any], None]) -> None:  # noqa: ANN401  # any model
+    """Print a model: as JSON for a program, by `show` for a person."""
+    if json:
+        _print(found)
+    else:
+        show(_out(), found)
 
 
 def _done(json: bool, data: dict[str, Any], told: str) -> None:
@@ -155,10 +164,7 @@ def build(
     settings = load_pipeline(pipeline, overrides or [])
     with open_engine(engine, workers or os.cpu_count() or 1, address) as opened, ProgressWatch(_err()) as watch:
         result = build_version(settings, store, engine=opened, watch=watch)
-    if json:
-        _print(result)
-    else:
-        print_build(_out(), result)
+    _tell(json, result, print_build)
 
 
 @app.command(epilog="Example: sft-data run pipelines/quickstart.yaml")
@@ -240,10 +246,7 @@ def show(version: Version, store: Store = None, json: Json = False) -> None:
     from sft_data.screens import load_report
 
     report = load_report(_find(store, version).folder)
-    if json:
-        _print(report)
-    else:
-        print_report(_out(), report)
+    _tell(json, report, print_report)
 
 
 @app.command(epilog="Example: sft-data report quickstart --out report.html")
@@ -276,10 +279,7 @@ def why(
     from sft_data.store.why import why as tell
 
     story = tell(_find(store, version).folder, row_id)
-    if json:
-        _print(story)
-    else:
-        print_story(_out(), story)
+    _tell(json, story, print_story)
 
 
 @app.command(epilog="Example: sft-data preview quickstart -n 2")
@@ -318,10 +318,7 @@ def diff(
     from sft_data.store.diff import diff as compare
 
     found = compare(_find(store, a).folder, _find(store, b).folder)
-    if json:
-        _print(found)
-    else:
-        print_diff(_out(), found)
+    _tell(json, found, print_diff)
 
 
 @app.command(epilog="Example: sft-data verify quickstart")
@@ -331,10 +328,7 @@ def verify(version: Version, store: Store = None, json: Json = False) -> None:
     from sft_data.store.verify import verify as examine
 
     found = examine(_find(store, version).folder)
-    if json:
-        _print(found)
-    else:
-        print_verification(_out(), found)
+    _tell(json, found, print_verification)
     if not found.ok:
         raise typer.Exit(1)
 
@@ -358,10 +352,7 @@ def train(
     folder = out or run_folder(settings, version.manifest)
     result = train_model(settings, version.folder, folder, progress=_say)
     told = result.model_dump(mode="json")
-    if json:
-        _print(told)
-    else:
-        print_training(_out(), told)
+    _tell(json, told, print_training)
 
 
 @app.command(epilog="Example: sft-data evaluate runs/quickstart-.../model --data quickstart")
@@ -381,10 +372,7 @@ def evaluate(
     from sft_data.screens import print_evaluation
 
     found = measure_losses(model, _find(store, data).folder, split, base=base, rows=rows, progress=_say)
-    if json:
-        _print(found)
-    else:
-        print_evaluation(_out(), found)
+    _tell(json, found, print_evaluation)
 
 
 @app.command(epilog="Example: sft-data tag quickstart@v3 released")
@@ -427,10 +415,7 @@ def gc(
     from sft_data.store.manage import gc as collect
 
     found = collect(store or Path("store"), remove=remove, drafts_days=drafts_days, cache_days=cache_days)
-    if json:
-        _print(found)
-    else:
-        print_garbage(_out(), found)
+    _tell(json, found, print_garbage)
 
 
 @app.command(epilog="Example: sft-data export quickstart --to trl-packed --out quickstart-trl")
