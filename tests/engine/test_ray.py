@@ -21,6 +21,7 @@ from sft_data.engine.ray import RayEngine
 from sft_data.pipeline import load_pipeline
 
 store, kill = sys.argv[1], sys.argv[2] == "kill"
+out = sys.stdout  # the engine keeps Ray's own words away from it
 b.LIGHT_ROWS = 0
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
 other = cluster.add_node(num_cpus=1)
@@ -31,7 +32,7 @@ class Watch(b.Silence):
         self.cells += 1
         if kill and self.cells == 20:
             cluster.remove_node(other, allow_graceful=False)
-            print("killed", flush=True)
+            print("killed", flush=True, file=out)
 
 with RayEngine(address=cluster.address) as engine:
     result = b.build(load_pipeline("pipelines/quickstart.yaml"), store, engine=engine, shard_rows=40, watch=Watch())

@@ -24,10 +24,9 @@ def sft(*arguments: str, home: Path) -> dict[str, object]:
 
 @pytest.mark.slow
 def test_run_as_a_flow_publishes_the_same_bytes_as_build(tmp_path: Path):
-    flown = sft(
-        "run", "pipelines/quickstart.yaml", "--set", "train=null", "--store", str(tmp_path / "a"), home=tmp_path
-    )
-    built = sft("build", "pipelines/quickstart.yaml", "--store", str(tmp_path / "b"), home=tmp_path)
+    same = ("pipelines/quickstart.yaml", "--set", "train=null")
+    flown = sft("run", *same, "--store", str(tmp_path / "a"), home=tmp_path)
+    built = sft("build", *same, "--store", str(tmp_path / "b"), home=tmp_path)
     assert flown["flow_run"]
     assert flown["training"] is None
     assert flown["fingerprint"] == built["fingerprint"]
