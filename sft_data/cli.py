@@ -31,6 +31,8 @@ FORMS = (
     "messages, alpaca, sharegpt, huggingface."
 )
 
+STOPPED = 130  # exit code of a program that Ctrl-C ended: 128 + SIGINT
+
 # The class of all errors of usage. Typer carries its own copy of click, so the class is taken from what typer exports.
 WrongUsage: type[Any] = typer.BadParameter.__mro__[2]
 
@@ -232,6 +234,8 @@ def versions(
     from sft_data.screens import print_versions
     from sft_data.store.read import versions as list_versions
 
+    if store is not None and not store.is_dir():
+        raise SftDataError(f"there is no store at {store}; --store names the folder that holds the datasets")
     found = list_versions(store or Path("store"), name)
     if json:
         _print({"versions": [version.model_dump(mode="json") for version in found]})
@@ -483,20 +487,23 @@ def main() -> None:
     try:
         code = app(standalone_mode=False)
     except SftDataError as error:
+        if "--json" in sys.argv:
+            _print({"error": str(error)})
         _err().print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
         sys.exit(1)
     except typer.Exit as stop:
-        sys.exit(stop.exit_code)
+        code = stop.exit_code
     except WrongUsage as error:
         error.show()
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
-        _err().print("\nstopped; finished work is kept: run the same command again to resume", markup=False)
-        sys.exit(130)
+        code = STOPPED
     except BrokenPipeError:
         # The reader of our output (head, less) has gone.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    if code == STOPPED:
+        _err().print("\nstopped; finished work is kept: run the same command again to resume", markup=False)
     sys.exit(code if isinstance(code, int) else 0)
 
 

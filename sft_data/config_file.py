@@ -18,6 +18,17 @@ __all__ = ["check_settings", "explain", "hint", "read_settings", "settings_table
 
 Model = TypeVar("Model", bound=BaseModel)
 
+# Pydantic's words for what is wrong with the shape of a file, in the words of YAML.
+WORDS = {
+    "missing": "is missing",
+    "too_short": "needs at least one entry",
+    "tuple_type": "must be a list: entries that begin with `- `",
+    "list_type": "must be a list: entries that begin with `- `",
+    "dict_type": "must be a mapping: `key: value` lines",
+    "model_type": "must be a mapping: `key: value` lines",
+    "model_attributes_type": "must be a mapping: `key: value` lines, such as `kind: NAME` for a stage",
+}
+
 STRIPPED = re.compile("['\"]")
 
 
@@ -45,7 +56,8 @@ def read_settings(path: Path) -> dict[str, Any]:
     try:
         data = yaml.load(text, Loader=_UniqueKeys)  # noqa: S506  # a SafeLoader that also refuses double keys
     except yaml.YAMLError as error:
-        raise ConfigError(str(path), [f"is not YAML: {' '.join(str(error).split())}"]) from None
+        told = " ".join(str(error).replace("<unicode string>", path.name).replace("^", "").split())
+        raise ConfigError(str(path), [f"is not YAML: {told}"]) from None
     if not isinstance(data, dict):
         raise ConfigError(str(path), ["must be a mapping of settings (`key: value` lines)"])
     return data
@@ -65,7 +77,7 @@ def explain(error: ValidationError, model: type[BaseModel]) -> Iterator[str]:
     for item in items:
         if item["type"] == "too_short" and any(len(i["loc"]) > 1 and i["loc"][:1] == item["loc"] for i in items):
             continue  # the list is short only because its wrong entries do not count
-        where = ".".join(str(part) for part in item["loc"])
+        where = ".".join(_address(item["loc"]))
         message = item["msg"].removeprefix("Value error, ")
         if item["type"] == "value_error":
             yield from (f"{where}: {line}" if where else line for line in message.split("\n"))
@@ -74,6 +86,8 @@ def explain(error: ValidationError, model: type[BaseModel]) -> Iterator[str]:
             allowed = _keys(model, item["loc"][:-1])
             near = hint(str(item["loc"][-1]), allowed)
             message = f"there is no such setting{near or '; there are ' + ', '.join(sorted(allowed))}"
+        elif item["type"] in WORDS:
+            message = WORDS[item["type"]]
         elif item["type"] in ("union_tag_invalid", "union_tag_not_found"):
             message = _wrong_kind(item["ctx"])
         elif item["type"] == "literal_error":
@@ -82,6 +96,12 @@ def explain(error: ValidationError, model: type[BaseModel]) -> Iterator[str]:
         elif item["type"] != "missing" and not isinstance(item["input"], dict | list):
             message = f"{message}, found {item['input']!r}"
         yield f"{where}: {message}"
+
+
+def _address(loc: tuple[int | str, ...]) -> list[str]:
+    """Where it stands in the file: without the kind that pydantic puts between a list's entry and its setting."""
+    between = len(loc) > 3 and loc[0] == "stages"
+    return [str(part) for number, part in enumerate(loc) if not (between and number == 2)]
 
 
 def _wrong_kind(context: Mapping[str, Any]) -> str:
@@ -99,7 +119,7 @@ def hint(name: str, allowed: Iterable[str]) -> str:
     >>> hint("learing_rate", ["learning_rate", "seed"])
     "; did you mean 'learning_rate'?"
     """
-    near = difflib.get_close_matches(name, list(allowed), n=1, cutoff=0.5)
+    near = difflib.get_close_matches(name, list(allowed), n=1, cutoff=0.6)
     return f"; did you mean {near[0]!r}?" if near else ""
 
 

@@ -43,7 +43,10 @@ class ConfigError(SftDataError):
         self.where = where
         self.problems = list(problems)
         lines = "\n".join(f"  {problem}" for problem in self.problems)
-        super().__init__(f"{where} is not valid:\n{lines}")
+        alone = len(self.problems) == 1 and self.problems[0].startswith(
+            ("no such ", "cannot be read", "there is no such")
+        )
+        super().__init__(f"{where}: {self.problems[0]}" if alone else f"{where} is not valid:\n{lines}")
 
     def __reduce__(self) -> tuple[type[ConfigError], tuple[str, list[str]]]:
         return type(self), (self.where, self.problems)

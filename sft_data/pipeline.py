@@ -117,6 +117,8 @@ class Pipeline(BaseModel):
 def _with_seed(data: dict[str, Any]) -> dict[str, Any]:
     """Give the pipeline's seed to every section that draws and names none."""
     seed = data.get("seed", 0)
+    if not isinstance(seed, int) or seed < 0:
+        return data  # told once, at its place
 
     def seeded(section: Any, model: type[BaseModel] | None) -> Any:  # noqa: ANN401  # raw YAML
         if model is None or not isinstance(section, dict) or "seed" not in model.model_fields:
@@ -134,9 +136,6 @@ def _with_seed(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def _contradictions(pipeline: Pipeline) -> Iterator[str]:
-    names = [source.name for source in pipeline.sources]
-    for name in sorted({name for name in names if names.count(name) > 1}):
-        yield f"sources: two sources are named {name!r}; row ids need different names"
     there: set[str] = set()
     for number, stage in enumerate(pipeline.stages):
         for column in stage.needs:
@@ -151,10 +150,20 @@ def _contradictions(pipeline: Pipeline) -> Iterator[str]:
         longest, room = pipeline.tokenize.max_length, pipeline.pack.max_length
         if longest > room:
             yield f"pack.max_length: {room} is shorter than tokenize.max_length {longest}; rows between would not fit"
+
+
+def _raw_contradictions(data: Mapping[str, Any]) -> Iterator[str]:
+    """Contradictions that can be seen even where other settings are wrong."""
+    sources, gates = data.get("sources"), data.get("gates")
+    entries = sources if isinstance(sources, list) else []
+    names = [str(entry["name"]) for entry in entries if isinstance(entry, dict) and "name" in entry]
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        yield f"sources: two sources are named {name!r}; row ids need different names"
     known = {code for stage in STAGES.values() for code in stage.codes} | {*Tokenize.codes, *CODES}
-    for code in pipeline.gates.max_rejected_share:
+    shares = gates.get("max_rejected_share") if isinstance(gates, dict) else None
+    for code in shares if isinstance(shares, dict) else ():
         if code not in known:
-            yield f"gates.max_rejected_share: no stage rejects with code {code!r}{hint(code, known)}"
+            yield f"gates.max_rejected_share: no stage rejects with code {code!r}{hint(str(code), known)}"
 
 
 def load_pipeline(path: Path | str, overrides: Sequence[str] = ()) -> Pipeline:
@@ -178,6 +187,7 @@ def parse_pipeline(data: Mapping[str, Any], where: str, problems: Sequence[str] 
         pipeline = Pipeline.model_validate(data)
     except ValidationError as error:
         found += explain(error, Pipeline)
+    found += _raw_contradictions(data)
     found += _missing_things(data)
     if found or pipeline is None:
         raise ConfigError(where, found)

@@ -160,6 +160,8 @@ def _gates(gates: Gates, counts: Counts, above: Sequence[StepResult]) -> dict[st
     """Each gate with its limit, what was measured, and whether it held."""
     rows = max(counts.rows_in, 1)
     told: dict[str, Any] = {}
+    if counts.rows_kept == 0:
+        told["any_row_kept"] = _gate(1, 0, passed=False)
     if gates.min_rows_kept:
         share = counts.rows_kept / rows
         told["min_rows_kept"] = _gate(gates.min_rows_kept, share, share >= gates.min_rows_kept)

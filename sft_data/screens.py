@@ -80,7 +80,7 @@ def print_versions(console: Console, versions: Sequence[VersionInfo]) -> None:
             Text(version.version, style="dim" if version.draft else "bold"),
             Text(visible(tags)),
             *(number(n) for n in (version.rows, version.tokens, version.packs)),
-            Text(version.published or ""),
+            Text((version.published or "")[:16].replace("T", " "), no_wrap=True),
             Text(version.fingerprint[:12], style="dim") if not version.problem else Text("damaged", style="bold red"),
         )
     console.print(table)

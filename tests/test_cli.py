@@ -203,3 +203,42 @@ def test_export_writes_each_form_and_help_names_them_all(sft: Any, store: Path, 
     wrong = sft("export", "quickstart", "--to", "trl-pakced", "--out", tmp_path / "x", "--store", store)
     assert wrong.code == 1
     assert "trl-packed" in wrong.err
+
+
+def test_errors_stand_in_the_json_too(sft: Any, tmp_path: Path):
+    done = sft("show", "nothing", "--store", tmp_path, "--json")
+    assert done.code == 1
+    assert "holds no versions" in done.json["error"]
+
+
+def test_build_that_keeps_no_row_publishes_nothing(sft: Any, tmp_path: Path):
+    data = tmp_path / "rows.jsonl"
+    data.write_text('{"instruction": "Say hi.", "input": "", "output": ""}\n')
+    pipeline = tmp_path / "p.yaml"
+    pipeline.write_text(f"name: d\nsources: [{{name: a, path: {data}}}]\nstages: [{{kind: answer-length}}]\n")
+    done = sft("build", pipeline, "--store", tmp_path / "store", "--workers", 1)
+    assert done.code == 1
+    assert "any_row_kept" in done.err
+    assert not (tmp_path / "store" / "d" / "v1").exists()
+
+
+def test_versions_of_a_store_that_is_not_there_is_an_error(sft: Any, tmp_path: Path):
+    assert sft("versions", "--store", tmp_path / "nowhere").code == 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")
+def test_build_stopped_by_ctrl_c_says_so_and_exits_with_130(tmp_path: Path):
+    import signal
+    import subprocess
+
+    process = subprocess.Popen(
+        [sys.executable, "-m", "sft_data.cli", "build", "pipelines/quickstart.yaml", "--store", str(tmp_path)],
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stderr is not None
+    process.stderr.readline()  # the first step has ended
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "run the same command again" in err
+    assert "Traceback" not in err

@@ -144,3 +144,21 @@ def test_pipeline_that_packs_shorter_than_it_tokenizes_is_refused(data: Path, tm
             },
             "p",
         )
+
+
+def test_pipeline_mistakes_are_told_once_at_their_place_in_the_words_of_the_file(tmp_path: Path, data: Path):
+    told = problems(
+        write(
+            tmp_path,
+            f"seed: -3\nsources: [{{name: a, path: {data}}}, {{name: a, path: {data}}}]\n"
+            "stages: [refusal, {kind: near-dedup, threshold: 7}]\ngates: {max_rejected_share: {nonsense: 0.1}}\n",
+        )
+    )
+    assert len(told) == len(set(told)) == 6
+    text = "\n".join(told)
+    assert "name: is missing" in text
+    assert "seed: " in text
+    assert "stages.0: must be a mapping" in text
+    assert "stages.1.threshold: " in text
+    assert "two sources are named 'a'" in text
+    assert "no stage rejects with code 'nonsense'" in text

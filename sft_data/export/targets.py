@@ -133,8 +133,8 @@ def export_to(folder: Path, to: str, out: Path) -> ExportedTo:
     target = TARGETS.get(to)
     if target is None:
         raise StoreError(f"there is no target {to!r}; there are {', '.join(TARGETS)}")
-    if out.exists() and any(out.iterdir()):
-        raise StoreError(f"{out} is not empty; name a new folder")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise StoreError(f"{out} is a file or not empty; name a new folder")
     manifest = load_manifest(folder)
     out.mkdir(parents=True, exist_ok=True)
     left_out = target.write(folder, manifest, out) or 0

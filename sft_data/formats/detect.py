@@ -54,8 +54,9 @@ def detect(source: Source, files: Sequence[SourceFile]) -> Detection:
         return Detection(source.format, *seen, 1.0, len(values), [f"the pipeline says {source.format}"])
     if not objects:
         raise SourceError(
-            f"source `{source.name}`: no row that is a JSON object among the first {len(values)} of "
-            f"{len(chosen)} files of {source.path!r}; check `path`, `container` and `encoding`"
+            f"source `{source.name}`: {source.path!r} holds "
+            + (f"{len(values)} rows, but none that is an object with fields" if values else "no row that can be read")
+            + f" ({len(chosen)} file{'s' if len(chosen) != 1 else ''} looked at); is it instruction data, and whole?"
         )
     candidates = {name: _share(name, objects, source) for name in CONVERTERS}
     best = max(candidates, key=lambda name: candidates[name])

@@ -50,9 +50,16 @@ def test_a_table_is_never_guessed(tmp_path: Path) -> None:
         look(tmp_path, [{"text": "t", "label": 1}])
 
 
-@pytest.mark.parametrize("content", ["", "not json\n", "1\n2\n"])
-def test_a_file_without_objects_stops(tmp_path: Path, content: str) -> None:
-    with pytest.raises(SourceError, match="no row that is a JSON object"):
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("", "no row that can be read"),
+        ("not json\n", "no row that can be read"),
+        ("1\n2\n", "2 rows, but none that is"),
+    ],
+)
+def test_a_file_without_objects_stops(tmp_path: Path, content: str, told: str) -> None:
+    with pytest.raises(SourceError, match=told):
         look(tmp_path, content)
 
 
