@@ -14,10 +14,11 @@ import polars as pl
 from sft_data import steps as work_of
 from sft_data.cells import FileRef, Task, write_parquet
 from sft_data.errors import StageError
-from sft_data.fingerprint import digest
+from sft_data.fingerprint import digest, library_versions
 from sft_data.pack.copies import copies
 from sft_data.pack.plan import Pack, plan_packs
 from sft_data.pack.shards import TokenReader, pack_frame, stream_names, write_stream
+from sft_data.plan import LAYOUT
 from sft_data.steps import Piece
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ SPLITS = ("train", "validation", "test")
 FILE_ROWS = 16_384
 # Tokens of a published Arrow file: 8 million of them, with their labels, are 64 MB.
 FILE_TOKENS = 2**23
+# What decides the bytes of these files besides their content: part of every cell's key.
+_MADE_BY = [LAYOUT, library_versions(("numpy", "pyarrow"))]
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,7 @@ def _weights(step: Step) -> dict[str, float]:
 
 
 def _index(work: Work, settings: Pack, weights: Mapping[str, float], sidecars: Sequence[FileRef]) -> FileRef:
-    key = digest("pack-index", settings, dict(weights), [ref.sha256 for ref in sidecars])
+    key = digest("pack-index", _MADE_BY, settings, dict(weights), [ref.sha256 for ref in sidecars])
     task = Task(key, "pack index", pack_index, ([ref.path(work.cache) for ref in sidecars], settings, weights))
     [cell] = work.engine.run(work.cache, [task], lambda _: None, light=True)
     return cell.files["00000.parquet"]
@@ -103,7 +106,15 @@ def _packs(
     work.watch.begin(step, len(starts))
     tasks = [
         Task(
-            digest("packs", settings, index.sha256, [ref.sha256 for ref in tokens], start, per_file),
+            digest(
+                "packs",
+                _MADE_BY,
+                settings,
+                index.sha256,
+                [ref.sha256 for ref in tokens],
+                start,
+                per_file,
+            ),
             f"packs of {split}, file {number}",
             materialise,
             (index.path(work.cache), start, start + per_file, paths),
@@ -210,4 +221,4 @@ def _rechunk_task(path: str, pieces: Sequence[Piece], named: Mapping[Path, FileR
     parts = [
         [named[p.path].sha256, named[p.split].sha256 if p.split else None, p.start, p.count, p.name] for p in pieces
     ]
-    return Task(digest("rechunk", name, parts), path, work_of.rechunk, (pieces, name))
+    return Task(digest("rechunk", _MADE_BY, name, parts), path, work_of.rechunk, (pieces, name))

@@ -20,7 +20,7 @@ from sft_data import steps as work_of
 from sft_data.cells import Cell, FileRef, Task, step_record, write_step_record
 from sft_data.engine import Engine
 from sft_data.errors import StageError
-from sft_data.fingerprint import digest, stage_identity
+from sft_data.fingerprint import digest, library_versions, stage_identity
 from sft_data.formats.ingest import REVISION, Unit
 from sft_data.pipeline import Pipeline
 from sft_data.plan import Step, plan
@@ -206,13 +206,17 @@ def _read(step: Step, work: Work) -> list[Cell]:
     if reading is None:
         raise StageError(f"step {step.name} has nothing to read")
     hashes = {file.name: sha for file, sha in zip(reading.files, reading.hashes, strict=True)}
+    stamps = {file.name: stamp for file, stamp in zip(reading.files, reading.stamps, strict=True)}
+    libraries = library_versions(("orjson",))
     settings = reading.source.model_dump(mode="json", exclude={"path", "weight"})
     tasks = [
         Task(
-            digest("read", REVISION, settings, reading.format, hashes[unit.name], _span(unit), work.shard_rows),
+            digest(
+                "read", REVISION, libraries, settings, reading.format, hashes[unit.name], _span(unit), work.shard_rows
+            ),
             f"{step.name}, {unit.name}",
             work_of.read,
-            (unit, reading.source, reading.format, work.shard_rows),
+            (unit, reading.source, reading.format, work.shard_rows, stamps[unit.name]),
         )
         for unit in reading.units
     ]

@@ -17,7 +17,7 @@ from pydantic import BaseModel
 
 from sft_data.stage import StageConfig
 
-__all__ = ["digest", "file_sha256", "library_versions", "path_sha256", "stage_identity"]
+__all__ = ["digest", "file_sha256", "library_versions", "path_sha256", "stage_identity", "stamp"]
 
 # Every shard is a Parquet or Arrow file written by polars: its version decides bytes everywhere.
 EVERYWHERE = ("polars",)
@@ -44,6 +44,12 @@ def file_sha256(path: Path) -> str:
     """Hash of a file's bytes, read in pieces."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def stamp(path: Path) -> tuple[int, int]:
+    """Size and time of change of a file: other ones mean that a hash taken before does not hold any more."""
+    stat = path.stat()
+    return stat.st_size, stat.st_mtime_ns
 
 
 def path_sha256(path: Path) -> str:

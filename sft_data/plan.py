@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from sft_data.fingerprint import digest, library_versions, stage_identity
+from sft_data.fingerprint import digest, library_versions, stage_identity, stamp
 from sft_data.formats import detect
 from sft_data.formats.ingest import REVISION, Unit, units
 from sft_data.pipeline import Pipeline
@@ -29,6 +29,7 @@ class Reading:
     files: tuple[SourceFile, ...]
     hashes: tuple[str, ...]  # SHA-256 of each file
     units: tuple[Unit, ...]
+    stamps: tuple[tuple[int, int], ...]  # size and time of change of each file before it was hashed
 
     def inputs(self) -> list[InputFile]:
         """For the manifest."""
@@ -49,12 +50,14 @@ class Step:
     reading: Reading | None = None
     stage: StageConfig | None = None
     pipeline: Pipeline | None = None
+    readings: tuple[Reading, ...] = ()  # for the manifest
 
 
 def plan(pipeline: Pipeline) -> list[Step]:
     """The steps in the order in which the data flows. Looks at the input files (hashes, formats), reads no row."""
-    reading = [_reading_step(plan_reading(source)) for source in pipeline.sources]
-    steps, last = list(reading), tuple(step.name for step in reading)
+    readings = tuple(plan_reading(source) for source in pipeline.sources)
+    steps = [_reading_step(reading) for reading in readings]
+    last = tuple(step.name for step in steps)
     staged: list[tuple[str, StageConfig]] = [
         (f"{number:02d}:{stage.kind}", stage) for number, stage in enumerate(pipeline.stages, start=1)
     ]
@@ -65,22 +68,25 @@ def plan(pipeline: Pipeline) -> list[Step]:
         steps.append(_step(name, stage.kind, steps, last, stage_identity(stage), stage=stage))
         last = (name,)
     everything = tuple(step.name for step in steps)
-    steps.append(_step("write", "write", steps, everything, {"layout": LAYOUT}, pipeline=pipeline))
+    identity: dict[str, object] = {"layout": LAYOUT, **_library("pyarrow")}
+    steps.append(_step("write", "write", steps, everything, identity, pipeline=pipeline))
     if pipeline.pack is not None:
         weights = {source.name: source.weight for source in pipeline.sources}
         identity = {"layout": LAYOUT, "settings": pipeline.pack.model_dump(mode="json"), "weights": weights}
-        identity |= _library("numpy")
+        identity |= _library("numpy", "pyarrow")
         steps.append(_step("pack", "pack", steps, ("write",), identity, pipeline=pipeline))
     everything = tuple(step.name for step in steps)
-    steps.append(_step("publish", "publish", steps, everything, {}, pipeline=pipeline))
-    return steps
+    publish = _step("publish", "publish", steps, everything, {}, pipeline=pipeline)
+    return [*steps, replace(publish, readings=readings)]
 
 
 def plan_reading(source: Source) -> Reading:
     """Find a source's files and settle its format."""
     files = find_files(source)
     name = source.format if source.format != "auto" else detect.detect(source, files).format
-    return Reading(source, name, tuple(files), tuple(file.sha256() for file in files), tuple(units(source, files)))
+    stamps = tuple(stamp(file.path) for file in files)
+    hashes = tuple(file.sha256() for file in files)
+    return Reading(source, name, tuple(files), hashes, tuple(units(source, files)), stamps)
 
 
 def _reading_step(reading: Reading) -> Step:

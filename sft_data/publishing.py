@@ -19,7 +19,7 @@ from sft_data.fingerprint import digest, library_versions
 from sft_data.formats.ingest import CODES, REVISION
 from sft_data.pack.shards import dataset_files
 from sft_data.pipeline import Gates, Pipeline
-from sft_data.plan import Step, plan_reading
+from sft_data.plan import Step
 from sft_data.stage import StageConfig
 from sft_data.store.manifest import Counts, Manifest, SplitCounts, StepEntry, TokenizerEntry
 from sft_data.store.publish import Published, publish
@@ -58,7 +58,6 @@ def _pipeline(step: Step) -> Pipeline:
 
 def _manifest(step: Step, work: Work, above: Sequence[StepResult]) -> Manifest:
     pipeline = _pipeline(step)
-    readings = [plan_reading(source) for source in pipeline.sources]
     counts = _counts(pipeline, work, above)
     stages: dict[str, StageConfig] = {f"{n:02d}:{s.kind}": s for n, s in enumerate(pipeline.stages, start=1)}
     stages["split"] = pipeline.split
@@ -90,7 +89,7 @@ def _manifest(step: Step, work: Work, above: Sequence[StepResult]) -> Manifest:
         name=pipeline.name,
         fingerprint=step.fingerprint,
         pipeline=pipeline.model_dump(mode="json", exclude_none=True),
-        inputs=[entry for reading in readings for entry in reading.inputs()],
+        inputs=[entry for reading in step.readings for entry in reading.inputs()],
         steps=entries,
         libraries=library_versions(used),
         tokenizer=_tokenizer(pipeline),

@@ -7,8 +7,8 @@ import pytest
 from sft_data import build as build_module
 from sft_data.build import BuildResult, StepResult, Work, build, curate
 from sft_data.engine import LocalEngine
-from sft_data.errors import GateError, StoreError
-from sft_data.pipeline import Pipeline, load_pipeline
+from sft_data.errors import GateError, SourceError, StoreError
+from sft_data.pipeline import Pipeline, load_pipeline, parse_pipeline
 from sft_data.plan import Step, plan
 from tests.frames import chat, conversations, ids
 from tests.trees import ROOT, hashes
@@ -209,3 +209,18 @@ def test_build_on_a_damaged_cache_publishes_nothing_and_names_the_file(built: Bu
     assert list((tmp_path / "quickstart").glob("v*")) == []
     shutil.rmtree(victim.parent)
     assert hashes(Path(build(load_pipeline(QUICKSTART), tmp_path).path)) == hashes(Path(built.path))
+
+
+def test_source_that_changes_between_its_hash_and_its_reading_is_an_error(tmp_path: Path):
+    data = tmp_path / "rows.jsonl"
+    data.write_text('{"instruction": "Say hi.", "input": "", "output": "Hi."}\n')
+    pipeline = parse_pipeline({"name": "d", "sources": [{"name": "a", "path": str(data)}]}, "d")
+
+    def call(step: Step, work: Work, above: list[StepResult]) -> StepResult:
+        with data.open("a") as file:
+            file.write('{"instruction": "More.", "input": "", "output": "More."}\n')
+        return build_module.run_step(step, work, above)
+
+    with pytest.raises(SourceError, match=r"rows\.jsonl was changed while it was read"):
+        build(pipeline, tmp_path / "store", call=call)
+    assert build(pipeline, tmp_path / "store").rows_in == 2
