@@ -237,7 +237,10 @@ def test_a_quote_put_anywhere_in_a_row_costs_that_row_alone(
     values, broken = read_bytes(("[" + separator.join(texts) + "]").encode(), size)
     others = rows[:hit] + rows[hit + 1 :]
     assert [value for value in values if value in rows] == others or values == rows
-    assert len(values) + len(broken) == len(rows)
+    assert len(values) + len(broken) >= len(rows)
+    if not set("{}[]") & set("".join(rows[hit].values())):
+        # A bracket in a text of the damaged row may look like a row's border: then one row is told in several pieces.
+        assert len(values) + len(broken) == len(rows)
 
 
 @needs_shared
