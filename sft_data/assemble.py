@@ -91,7 +91,8 @@ def _weights(step: Step) -> dict[str, float]:
 
 def _index(work: Work, settings: Pack, weights: Mapping[str, float], sidecars: Sequence[FileRef]) -> FileRef:
     key = digest("pack-index", _MADE_BY, settings, dict(weights), [ref.sha256 for ref in sidecars])
-    task = Task(key, "pack index", pack_index, ([ref.path(work.cache) for ref in sidecars], settings, weights))
+    paths = [ref.path(work.cache) for ref in sidecars]
+    task = Task(key, "pack index", pack_index, (paths, settings, weights), inputs=tuple(sidecars))
     [cell] = work.engine.run(work.cache, [task], lambda _: None, light=True)
     return cell.files["00000.parquet"]
 
@@ -118,6 +119,7 @@ def _packs(
             f"packs of {split}, file {number}",
             materialise,
             (index.path(work.cache), start, start + per_file, paths),
+            inputs=(index, *tokens),
         )
         for number, start in enumerate(starts)
     ]
@@ -221,4 +223,6 @@ def _rechunk_task(path: str, pieces: Sequence[Piece], named: Mapping[Path, FileR
     parts = [
         [named[p.path].sha256, named[p.split].sha256 if p.split else None, p.start, p.count, p.name] for p in pieces
     ]
-    return Task(digest("rechunk", _MADE_BY, name, parts), path, work_of.rechunk, (pieces, name))
+    inputs = {named[p] for piece in pieces for p in (piece.path, piece.split) if p is not None}
+    key = digest("rechunk", _MADE_BY, name, parts)
+    return Task(key, path, work_of.rechunk, (pieces, name), inputs=tuple(inputs), cost=sum(p.count for p in pieces))

@@ -8,7 +8,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,9 +19,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from sft_data import steps as work_of
 from sft_data.cells import Cell, FileRef, Task, step_record, write_step_record
+from sft_data.disk import at_work, disk_error
 from sft_data.engine import Engine
 from sft_data.errors import StageError
-from sft_data.fingerprint import digest, library_versions, stage_identity
+from sft_data.fingerprint import digest, library_versions
 from sft_data.formats.ingest import REVISION, Unit
 from sft_data.pipeline import Pipeline
 from sft_data.plan import Step, plan
@@ -162,8 +164,11 @@ def build(
         shard_rows=shard_rows,
     )
     results: dict[str, StepResult] = {}
-    for step in plan(pipeline):
-        results[step.name] = call(step, work, [results[name] for name in step.inputs])
+    with _on_disk(work.cache):
+        steps = plan(pipeline)
+    with _on_disk(work.cache), at_work(work.cache):
+        for step in steps:
+            results[step.name] = call(step, work, [results[name] for name in step.inputs])
     return _summary(list(results.values()), time.perf_counter() - began)
 
 
@@ -181,6 +186,15 @@ def curate(frame: pl.DataFrame, stages: Iterable[ShardStage | DatasetStage]) -> 
         edited.append(outcome.edited)
         tables |= outcome.tables
     return Outcome(frame, pl.concat(rejected), pl.concat(edited), tables)
+
+
+@contextmanager
+def _on_disk(cache: Path) -> Iterator[None]:
+    """Turn what the disk does to a build into an error that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        raise disk_error(error, cache) or error from error
 
 
 def _make(step: Step, work: Work, above: Sequence[StepResult]) -> StepResult:
@@ -206,7 +220,8 @@ def _read(step: Step, work: Work) -> list[Cell]:
     if reading is None:
         raise StageError(f"step {step.name} has nothing to read")
     hashes = {file.name: sha for file, sha in zip(reading.files, reading.hashes, strict=True)}
-    stamps = {file.name: stamp for file, stamp in zip(reading.files, reading.stamps, strict=True)}
+    stamps = {file.name: (file.path, stamp) for file, stamp in zip(reading.files, reading.stamps, strict=True)}
+    sizes = {file.name: file.size for file in reading.files}
     libraries = library_versions(("orjson",))
     settings = reading.source.model_dump(mode="json", exclude={"path", "weight"})
     tasks = [
@@ -216,7 +231,9 @@ def _read(step: Step, work: Work) -> list[Cell]:
             ),
             f"{step.name}, {unit.name}",
             work_of.read,
-            (unit, reading.source, reading.format, work.shard_rows, stamps[unit.name]),
+            (unit, reading.source, reading.format, work.shard_rows),
+            unchanged=(stamps[unit.name],),
+            cost=sizes[unit.name],
         )
         for unit in reading.units
     ]
@@ -230,13 +247,15 @@ def _span(unit: Unit) -> dict[str, Any]:
 
 def _map(step: Step, work: Work, above: Sequence[StepResult]) -> list[Cell]:
     shards = _shards(above)
-    identity = stage_identity(_stage(step))
     tasks = [
         Task(
-            digest("stage", identity, shard.rows.sha256),
+            digest("stage", step.identity, shard.rows.sha256),
             f"{step.name}, shard {number}",
             work_of.stage,
             (step.stage, shard.rows.path(work.cache)),
+            inputs=(shard.rows,),
+            unchanged=step.unchanged,
+            cost=shard.rows.bytes,
         )
         for number, shard in enumerate(shards)
     ]
@@ -245,7 +264,7 @@ def _map(step: Step, work: Work, above: Sequence[StepResult]) -> list[Cell]:
 
 def _decide(step: Step, work: Work, above: Sequence[StepResult]) -> list[Cell]:
     stage, shards, cache = _stage(step), _shards(above), work.cache
-    identity, light = stage_identity(stage), _is_light(shards)
+    identity, light = step.identity, _is_light(shards)
     sketches = _run(
         step,
         work,
@@ -255,6 +274,9 @@ def _decide(step: Step, work: Work, above: Sequence[StepResult]) -> list[Cell]:
                 f"{step.name}, sketch of shard {number}",
                 work_of.sketch,
                 (stage, shard.rows.path(cache)),
+                inputs=(shard.rows,),
+                unchanged=step.unchanged,
+                cost=shard.rows.bytes,
             )
             for number, shard in enumerate(shards)
         ],
@@ -267,6 +289,8 @@ def _decide(step: Step, work: Work, above: Sequence[StepResult]) -> list[Cell]:
         f"{step.name}, decision",
         work_of.decide,
         (stage, [ref.path(cache) for ref in slim]),
+        inputs=tuple(slim),
+        unchanged=step.unchanged,
     )
     [verdict] = work.engine.run(cache, [decision], lambda _: work.watch.advance(), light=True)
     tasks = []
@@ -276,7 +300,9 @@ def _decide(step: Step, work: Work, above: Sequence[StepResult]) -> list[Cell]:
         parts = [shard.rows.sha256, rejected.sha256, columns.sha256 if columns else None]
         paths = (shard.rows.path(cache), rejected.path(cache), columns.path(cache) if columns else None)
         key = digest("decided", identity, parts)
-        tasks.append(Task(key, f"{step.name}, shard {number}", work_of.decided, (stage, *paths)))
+        inputs = (shard.rows, rejected, *((columns,) if columns else ()))
+        label = f"{step.name}, shard {number}"
+        tasks.append(Task(key, label, work_of.decided, (stage, *paths), inputs=inputs, cost=shard.rows.bytes))
     return work.engine.run(cache, tasks, lambda _: work.watch.advance(), light=light)
 
 

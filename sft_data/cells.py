@@ -9,12 +9,13 @@ A cell is made in a temporary folder and renamed into place when its record is w
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
 import uuid
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,9 @@ import orjson
 import polars as pl
 import pyarrow as pa
 
-from sft_data.errors import StoreError
-from sft_data.fingerprint import file_sha256
+from sft_data.disk import disk_error
+from sft_data.errors import SftDataError, SourceError, StoreError
+from sft_data.fingerprint import Stamp, file_sha256, stamp
 
 __all__ = [
     "Cell",
@@ -76,6 +78,9 @@ class Task:
     label: str  # for people: "near-dedup, shard 3"
     function: Callable[..., dict[str, Any]]
     arguments: tuple[Any, ...]
+    inputs: tuple[FileRef, ...] = ()  # the cells' files that it reads
+    unchanged: tuple[tuple[Path, Stamp], ...] = ()  # other files that it reads, as they were when they were hashed
+    cost: int = 0  # how long it takes compared with the others of its step, in any unit: long ones begin first
 
 
 def cell_folder(cache: Path, key: str) -> Path:
@@ -84,40 +89,82 @@ def cell_folder(cache: Path, key: str) -> Path:
 
 
 def find_cell(cache: Path, key: str) -> Cell | None:
-    """The finished cell of this key, or None."""
+    """The finished cell of this key, or None where there is none, or one that a power cut or a person left incomplete.
+
+    Cells are not flushed to the disk one by one (a build has thousands of them): after a power cut some are empty or
+    short. Those count as not made; what is published is flushed, and hashed again before.
+    """
     try:
         record = orjson.loads((cell_folder(cache, key) / RECORD).read_bytes())
-    except FileNotFoundError:
+        files = {name: FileRef(key=key, name=name, **entry) for name, entry in record["files"].items()}
+        cell = Cell(key, files, record["told"], record["seconds"])
+        whole = all(ref.path(cache).stat().st_size == ref.bytes for ref in files.values())
+    except (FileNotFoundError, NotADirectoryError, orjson.JSONDecodeError, KeyError, TypeError, AttributeError):
         return None
-    files = {name: FileRef(key=key, name=name, **entry) for name, entry in record["files"].items()}
-    if any(ref.path(cache).stat().st_size != ref.bytes for ref in files.values()):
-        raise StoreError(
-            f"{cell_folder(cache, key)} was changed after it was written; delete that folder and run again"
-        )
-    return Cell(key, files, record["told"], record["seconds"])
+    return cell if whole else None
 
 
-def execute(cache: Path, task: Task) -> Cell:
-    """Make a cell, or find it already made."""
+def execute(cache: Path, task: Task, mark: str = "") -> Cell:
+    """Make a cell, or find it already made. `mark` begins the name of the folder that it is made in."""
     found = find_cell(cache, task.key)
     if found is not None:
         return found
-    target = cell_folder(cache, task.key)
-    draft = cache / "tmp" / f"{task.key[:16]}-{uuid.uuid4().hex}"
-    draft.mkdir(parents=True)
-    began = time.perf_counter()
+    draft = cache / "tmp" / f"{mark}{task.key[:16]}-{uuid.uuid4().hex}"
     try:
+        draft.mkdir(parents=True)
+        began = time.perf_counter()
+        for ref in task.inputs:
+            _check_input(cache, ref)
         told = task.function(draft, *task.arguments)
+        for path, before in task.unchanged:
+            if stamp(path) != before:
+                raise SourceError(f"{path} was changed while it was read; run the build again when it is finished")
         _write_record(draft, told, time.perf_counter() - began)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            draft.rename(target)
-        except OSError:
-            if not (target / RECORD).exists():
-                raise
+        return _move(cache, draft, task.key)
+    except (SftDataError, KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:
+        plain = disk_error(error, cache)
+        if plain is not None:
+            raise plain from error
+        error.add_note(f"while making {task.label}")
+        raise
     finally:
         shutil.rmtree(draft, ignore_errors=True)
-    made = find_cell(cache, task.key)
+
+
+# Files that this process has found whole, each with its stamp of then.
+_whole: dict[Path, Stamp] = {}
+
+
+def _check_input(cache: Path, ref: FileRef) -> None:
+    """A file that lay in the step cache for days may have been damaged: it is hashed before it is used (1 GB/s)."""
+    path = ref.path(cache)
+    now = stamp(path)
+    if _whole.get(path) == now:
+        return
+    if file_sha256(path) != ref.sha256:
+        raise StoreError(
+            f"{path} was changed after it was made, so nothing is published; "
+            f"remove the folder {path.parent} and build again"
+        )
+    _whole[path] = now
+
+
+def _move(cache: Path, draft: Path, key: str) -> Cell:
+    """Put a finished cell into its place; where another process was faster, its cell holds the same bytes."""
+    target = cell_folder(cache, key)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        draft.rename(target)
+    except OSError:
+        if find_cell(cache, key) is None and target.exists():
+            # What is left of a broken cell gives way.
+            shutil.rmtree(target)
+            draft.rename(target)
+        elif not target.exists():
+            raise
+    made = find_cell(cache, key)
     if made is None:
         raise StoreError(f"{target} vanished while it was written; is another program cleaning {cache}?")
     return made
@@ -147,12 +194,22 @@ def _rows(path: Path) -> int:
 
 def write_parquet(frame: pl.DataFrame, path: Path) -> None:
     """Write a table so that the same content gives the same bytes."""
-    frame.rechunk().write_parquet(path, compression="zstd", compression_level=1, row_group_size=32_768)
+    data = BytesIO()
+    frame.rechunk().write_parquet(data, compression="zstd", compression_level=1, row_group_size=32_768)
+    _write(data, path)
 
 
 def write_arrow(frame: pl.DataFrame, path: Path) -> None:
     """Write a slim table that is memory-mapped when read again (Arrow IPC file, uncompressed)."""
-    frame.rechunk().write_ipc(path, compression="uncompressed")
+    data = BytesIO()
+    frame.rechunk().write_ipc(data, compression="uncompressed")
+    _write(data, path)
+
+
+def _write(data: BytesIO, path: Path) -> None:
+    """Python tells when the disk is full; polars, writing to a path, may leave the end out and say nothing."""
+    with path.open("wb") as file:
+        file.write(data.getbuffer())
 
 
 def map_arrow(path: Path) -> pl.DataFrame:
@@ -168,19 +225,25 @@ def read_file(cache: Path, ref: FileRef) -> pl.DataFrame:
 
 
 def step_record(cache: Path, fingerprint: str) -> dict[str, Any] | None:
-    """The record of a finished step, or None where it is not finished or one of its cells is gone."""
+    """The record of a finished step, or None where it is not finished or one of its cells is gone or incomplete."""
     try:
         record: dict[str, Any] = orjson.loads((cache / "steps" / f"{fingerprint}.json").read_bytes())
-    except FileNotFoundError:
+        whole = all(find_cell(cache, key) is not None for key in record["cells"])
+    except (FileNotFoundError, orjson.JSONDecodeError, KeyError, TypeError):
         return None
-    whole = all((cell_folder(cache, key) / RECORD).exists() for key in record["cells"])
     return record if whole else None
 
 
 def write_step_record(cache: Path, fingerprint: str, record: dict[str, Any]) -> None:
     """Write a step's record, last of all and by rename."""
     folder = cache / "steps"
-    folder.mkdir(parents=True, exist_ok=True)
-    draft = folder / f".{fingerprint}.{os.getpid()}"
-    draft.write_bytes(orjson.dumps(record, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS))
-    draft.rename(folder / f"{fingerprint}.json")
+    draft = folder / f".{fingerprint}.{uuid.uuid4().hex}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        draft.write_bytes(orjson.dumps(record, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS))
+        draft.rename(folder / f"{fingerprint}.json")
+    except OSError as error:
+        raise disk_error(error, cache) or error from error
+    finally:
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)

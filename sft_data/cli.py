@@ -7,6 +7,7 @@ standard error. Exit codes: 0 done, 1 an error that the message explains, 2 wron
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -32,6 +33,7 @@ FORMS = (
 )
 
 STOPPED = 130  # exit code of a program that Ctrl-C ended: 128 + SIGINT
+TERMINATED = 143  # that a scheduler or a container ended: 128 + SIGTERM
 
 # The class of all errors of usage. Typer carries its own copy of click, so the class is taken from what typer exports.
 WrongUsage: type[Any] = typer.BadParameter.__mro__[2]
@@ -158,13 +160,13 @@ def build(
 ) -> None:
     """Curate and publish a version, without Prefect."""
     from sft_data.build import build as build_version
-    from sft_data.engine import open_engine
+    from sft_data.engine import cores, open_engine
     from sft_data.pipeline import load_pipeline
     from sft_data.progress import ProgressWatch
     from sft_data.screens import print_build
 
     settings = load_pipeline(pipeline, overrides or [])
-    with open_engine(engine, workers or os.cpu_count() or 1, address) as opened, ProgressWatch(_err()) as watch:
+    with open_engine(engine, workers or cores(), address) as opened, ProgressWatch(_err()) as watch:
         result = build_version(settings, store, engine=opened, watch=watch)
     _tell(json, result, print_build)
 
@@ -182,6 +184,7 @@ def run(
 ) -> None:
     """Build as a Prefect flow, then train where the pipeline says so; no server has to be started."""
     from sft_data.build import BuildResult
+    from sft_data.engine import cores
     from sft_data.pipeline import load_pipeline
     from sft_data.screens import print_build, print_training
     from sft_data.train.config import load_train_config
@@ -193,7 +196,7 @@ def run(
     told = flow(
         str(pipeline),
         store=str(store) if store else None,
-        workers=workers or os.cpu_count() or 1,
+        workers=workers or cores(),
         overrides=overrides,
         runs=str(runs),
         engine=engine,
@@ -484,6 +487,7 @@ def stages(
 
 def main() -> None:
     """Entry point: errors without a traceback."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))  # what Ctrl-C tidies up, this does too
     try:
         code = app(standalone_mode=False)
     except SftDataError as error:
@@ -498,11 +502,15 @@ def main() -> None:
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         code = STOPPED
+    except SystemExit as stop:
+        if stop.code != TERMINATED:
+            raise
+        code = TERMINATED
     except BrokenPipeError:
         # The reader of our output (head, less) has gone.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
-    if code == STOPPED:
+    if code in (STOPPED, TERMINATED):
         _err().print("\nstopped; finished work is kept: run the same command again to resume", markup=False)
     sys.exit(code if isinstance(code, int) else 0)
 

@@ -17,7 +17,18 @@ from pydantic import BaseModel
 
 from sft_data.stage import StageConfig
 
-__all__ = ["digest", "file_sha256", "library_versions", "path_sha256", "stage_identity", "stamp"]
+__all__ = [
+    "Stamp",
+    "digest",
+    "file_sha256",
+    "library_versions",
+    "path_sha256",
+    "stage_identity",
+    "stage_stamps",
+    "stamp",
+]
+
+Stamp = tuple[int, int]  # size and time of change of a file
 
 # Every shard is a Parquet or Arrow file written by polars: its version decides bytes everywhere.
 EVERYWHERE = ("polars",)
@@ -46,7 +57,7 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def stamp(path: Path) -> tuple[int, int]:
+def stamp(path: Path) -> Stamp:
     """Size and time of change of a file: other ones mean that a hash taken before does not hold any more."""
     stat = path.stat()
     return stat.st_size, stat.st_mtime_ns
@@ -56,8 +67,11 @@ def path_sha256(path: Path) -> str:
     """Hash of a file's bytes; of a folder: of the names and bytes of all its files, hidden ones left out."""
     if path.is_file():
         return file_sha256(path)
-    inside = sorted(p for p in path.rglob("*") if p.is_file() and not any(x.startswith(".") for x in p.parts[-2:]))
-    return digest([[p.relative_to(path).as_posix(), file_sha256(p)] for p in inside])
+    return digest([[p.relative_to(path).as_posix(), file_sha256(p)] for p in _inside(path)])
+
+
+def _inside(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.rglob("*") if p.is_file() and not any(x.startswith(".") for x in p.parts[-2:]))
 
 
 def library_versions(names: Iterable[str]) -> dict[str, str]:
@@ -75,6 +89,20 @@ class _TellsContents(Protocol):
     """A stage whose settings stand for content that no path leads to, such as a template of the project."""
 
     def contents(self) -> dict[str, str]: ...
+
+
+def stage_stamps(stage: StageConfig) -> tuple[tuple[Path, Stamp], ...]:
+    """The files that a stage's settings name, each with its stamp. Take them before `stage_identity` hashes the files:
+    as long as they hold, a worker reads what was hashed.
+    """
+    named = [value for name in stage.files for value in _several(getattr(stage, name, None))]
+    paths = [Path(value) for value in named if value is not None and Path(value).exists()]
+    files = [file for path in paths for file in ([path] if path.is_file() else _inside(path))]
+    return tuple((file.absolute(), stamp(file)) for file in files)
+
+
+def _several(value: object) -> tuple[str | None, ...]:
+    return tuple(value) if isinstance(value, list | tuple) else (value if isinstance(value, str) else None,)
 
 
 def stage_identity(stage: StageConfig) -> dict[str, Any]:

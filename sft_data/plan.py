@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
 
-from sft_data.fingerprint import digest, library_versions, stage_identity, stamp
+from sft_data.fingerprint import Stamp, digest, library_versions, stage_identity, stage_stamps, stamp
 from sft_data.formats import detect
 from sft_data.formats.ingest import REVISION, Unit, units
 from sft_data.pipeline import Pipeline
@@ -29,7 +31,7 @@ class Reading:
     files: tuple[SourceFile, ...]
     hashes: tuple[str, ...]  # SHA-256 of each file
     units: tuple[Unit, ...]
-    stamps: tuple[tuple[int, int], ...]  # size and time of change of each file before it was hashed
+    stamps: tuple[Stamp, ...]  # size and time of change of each file before it was hashed
 
     def inputs(self) -> list[InputFile]:
         """For the manifest."""
@@ -47,6 +49,8 @@ class Step:
     kind: str  # "read", "write", "pack", "publish", or a stage's kind
     fingerprint: str
     inputs: tuple[str, ...]  # names of the steps whose results it takes
+    identity: Mapping[str, Any] = field(default_factory=dict)  # what decides its outcome, besides its input
+    unchanged: tuple[tuple[Path, Stamp], ...] = ()  # files that settings name, as they were when they were hashed
     reading: Reading | None = None
     stage: StageConfig | None = None
     pipeline: Pipeline | None = None
@@ -65,10 +69,12 @@ def plan(pipeline: Pipeline) -> list[Step]:
     if pipeline.tokenize is not None:
         staged.append(("tokenize", pipeline.tokenize))
     for name, stage in staged:
-        steps.append(_step(name, stage.kind, steps, last, stage_identity(stage), stage=stage))
+        stamps = stage_stamps(stage)
+        made = _step(name, stage.kind, steps, last, stage_identity(stage), stage=stage)
+        steps.append(replace(made, unchanged=stamps))
         last = (name,)
     everything = tuple(step.name for step in steps)
-    identity: dict[str, object] = {"layout": LAYOUT, **_library("pyarrow")}
+    identity: dict[str, Any] = {"layout": LAYOUT, **_library("pyarrow")}
     steps.append(_step("write", "write", steps, everything, identity, pipeline=pipeline))
     if pipeline.pack is not None:
         weights = {source.name: source.weight for source in pipeline.sources}
@@ -92,8 +98,10 @@ def plan_reading(source: Source) -> Reading:
 def _reading_step(reading: Reading) -> Step:
     settings = reading.source.model_dump(mode="json", exclude={"path", "weight"}) | {"format": reading.format}
     files = [[file.name, sha] for file, sha in zip(reading.files, reading.hashes, strict=True)]
-    fingerprint = digest("read", REVISION, settings, files, library_versions(("orjson",)))
-    return Step(f"read:{reading.source.name}", "read", fingerprint, (), reading=reading)
+    libraries = library_versions(("orjson",))
+    fingerprint = digest("read", REVISION, settings, files, libraries)
+    identity = {"revision": REVISION, "settings": settings, "files": files, "libraries": libraries}
+    return Step(f"read:{reading.source.name}", "read", fingerprint, (), identity=identity, reading=reading)
 
 
 def _step(
@@ -101,14 +109,14 @@ def _step(
     kind: str,
     steps: Sequence[Step],
     inputs: tuple[str, ...],
-    identity: dict[str, object],
+    identity: Mapping[str, Any],
     *,
     stage: StageConfig | None = None,
     pipeline: Pipeline | None = None,
 ) -> Step:
     above = [step.fingerprint for step in steps if step.name in inputs]
-    return Step(name, kind, digest(kind, identity, above), inputs, stage=stage, pipeline=pipeline)
+    return Step(name, kind, digest(kind, identity, above), inputs, identity=identity, stage=stage, pipeline=pipeline)
 
 
-def _library(*names: str) -> dict[str, object]:
+def _library(*names: str) -> dict[str, Any]:
     return {"libraries": library_versions(names)}

@@ -187,6 +187,8 @@ def print_garbage(console: Console, found: Garbage) -> None:
     console.print(table)
     done = "removed" if found.removed else "nothing was touched; --remove removes it"
     console.print(Text(f"{number(found.bytes)} bytes: {done}"))
+    if found.busy:
+        console.print(Text("a build is at work in this store: what it may need was left alone"))
 
 
 def print_pages(console: Console, pages: Sequence[Page]) -> None:

@@ -15,7 +15,8 @@ from sft_data.cells import (
     write_parquet,
     write_step_record,
 )
-from sft_data.errors import StoreError
+from sft_data.errors import SourceError, StoreError
+from sft_data.fingerprint import stamp
 
 
 def write_numbers(folder: Path, numbers: list[int]) -> dict[str, Any]:
@@ -27,6 +28,11 @@ def write_numbers(folder: Path, numbers: list[int]) -> dict[str, Any]:
 def break_down(folder: Path) -> dict[str, Any]:
     (folder / "half").write_text("half")
     raise ValueError("in the middle")
+
+
+def write_and_touch(folder: Path, words: Path) -> dict[str, Any]:
+    words.write_text("one more")
+    return write_numbers(folder, [1])
 
 
 def never(folder: Path) -> dict[str, Any]:
@@ -53,13 +59,56 @@ def test_cell_whose_work_fails_leaves_nothing(tmp_path: Path):
     assert [p for p in tmp_path.rglob("*") if p.is_file()] == []
 
 
-def test_cell_whose_file_was_shortened_is_an_error_not_a_result(tmp_path: Path):
-    execute(tmp_path, Task(KEY, "numbers", write_numbers, ([1, 2, 3],)))
-    file = cell_folder(tmp_path, KEY) / "rows.parquet"
+@pytest.mark.parametrize("harm", ["short", "gone", "no record", "empty record", "half a record"])
+def test_cell_that_a_power_cut_left_incomplete_is_made_again(tmp_path: Path, harm: str):
+    task = Task(KEY, "numbers", write_numbers, ([1, 2, 3],))
+    whole = execute(tmp_path, task)
+    write_step_record(tmp_path, "f" * 64, {"cells": [KEY]})
+    file = cell_folder(tmp_path, KEY) / ("rows.parquet" if harm in ("short", "gone") else "cell.json")
     file.chmod(0o644)
-    file.write_bytes(file.read_bytes()[:-1])
-    with pytest.raises(StoreError, match="changed after it was written"):
-        find_cell(tmp_path, KEY)
+    if harm in ("gone", "no record"):
+        file.unlink()
+    else:
+        file.write_bytes({"short": file.read_bytes()[:-1], "empty record": b"", "half a record": b'{"files": {'}[harm])
+    assert find_cell(tmp_path, KEY) is None
+    assert step_record(tmp_path, "f" * 64) is None
+    assert execute(tmp_path, task).files == whole.files
+    assert step_record(tmp_path, "f" * 64) is not None
+    assert list((tmp_path / "tmp").iterdir()) == []
+
+
+@pytest.mark.parametrize("half", [b"", b'{"cells": ['])
+def test_step_record_that_a_power_cut_left_incomplete_does_not_count(tmp_path: Path, half: bytes):
+    write_step_record(tmp_path, "f" * 64, {"cells": []})
+    (tmp_path / "steps" / f"{'f' * 64}.json").write_bytes(half)
+    assert step_record(tmp_path, "f" * 64) is None
+
+
+def test_cell_is_not_made_from_a_file_that_was_damaged_since(tmp_path: Path):
+    made = execute(tmp_path, Task(KEY, "numbers", write_numbers, ([1, 2, 3],))).files["sketch.arrow"]
+    path = made.path(tmp_path)
+    path.chmod(0o644)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(StoreError, match=r"sketch\.arrow was changed after it was made"):
+        execute(tmp_path, Task("cd" * 32, "other", write_numbers, ([1],), inputs=(made,)))
+    assert find_cell(tmp_path, "cd" * 32) is None
+
+
+def test_cell_is_not_made_from_a_file_that_changes_meanwhile(tmp_path: Path):
+    words = tmp_path / "words.txt"
+    words.write_text("one")
+    task = Task(KEY, "numbers", write_and_touch, (words,), unchanged=((words, stamp(words)),))
+    with pytest.raises(SourceError, match=r"words\.txt was changed while it was read"):
+        execute(tmp_path, task)
+    assert find_cell(tmp_path, KEY) is None
+
+
+def test_error_of_a_cell_says_which_one(tmp_path: Path):
+    with pytest.raises(ValueError, match="in the middle") as caught:
+        execute(tmp_path, Task(KEY, "near-dedup, shard 7", break_down, ()))
+    assert caught.value.__notes__ == ["while making near-dedup, shard 7"]
 
 
 def test_cell_draft_of_a_killed_run_is_not_a_cell(tmp_path: Path):

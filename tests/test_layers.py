@@ -13,6 +13,7 @@ PACKAGE = ROOT / "sft_data"
 # Rooms in the order of the river. A room may import the rooms before it, and itself.
 RIVER = [
     ["errors"],
+    ["disk"],
     ["config_file"],
     ["schema"],
     ["stage"],

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
+import shutil
 import signal
 import threading
 import time
+import traceback
+import uuid
+from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
+from multiprocessing import connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol
@@ -19,8 +25,8 @@ from sft_data.errors import EngineError
 
 __all__ = ["ONE_THREAD", "Engine", "LocalEngine"]
 
-# How often a pool whose worker died is started anew before every task left runs alone, to name the one that kills.
-RESTARTS = 2
+# How often a task is tried whose worker died; the last time alone, with the memory of the whole machine.
+TRIES = 3
 
 
 class Engine(Protocol):
@@ -36,13 +42,17 @@ class Engine(Protocol):
 class LocalEngine:
     """Cells over `workers` processes; with one worker everything runs in this process.
 
+    A worker that is idle takes the next task, the costliest first; it holds one at a time, so that memory is that of as
+    many tasks as there are workers, and a worker that dies (killed by the system, often for memory) costs its own task
+    alone. That task is tried again, at last with no other beside it, and then named in an error.
+
     Processes are spawned, not forked (polars and the tokenizers hold threads), at the first run that has work for
     them, and kept for the following ones. Each computes on one thread, so that workers do not fight for cores.
     """
 
     def __init__(self, workers: int) -> None:
         self.workers = workers
-        self._pool: ProcessPoolExecutor | None = None
+        self._crew: list[_Worker] = []
 
     def __enter__(self) -> LocalEngine:
         return self
@@ -50,7 +60,7 @@ class LocalEngine:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stop(wait=error is None)
+        self._dismiss()
 
     def run(
         self, cache: Path, tasks: Sequence[Task], done: Callable[[Cell], None], *, light: bool = False
@@ -67,72 +77,114 @@ class LocalEngine:
             for task in left.values():
                 cells[task.key] = execute(cache, task)
                 done(cells[task.key])
-        else:
-            self._run_in_processes(cache, left, cells, done)
+        elif left:
+            try:
+                self._share_out(cache, list(left.values()), cells, done)
+            except BaseException:
+                self._dismiss(now=True)
+                raise
         return [cells[task.key] for task in tasks]
 
-    def _run_in_processes(
-        self, cache: Path, left: dict[str, Task], cells: dict[str, Cell], done: Callable[[Cell], None]
-    ) -> None:
-        for _ in range(1 + RESTARTS):
-            try:
-                self._drain(cache, list(left.values()), cells, left, done)
-            except BrokenProcessPool:
-                self._stop(wait=False)
-                continue
-            return
-        for task in list(left.values()):
-            try:
-                self._drain(cache, [task], cells, left, done)
-            except BrokenProcessPool:
-                self._stop(wait=False)
-                raise EngineError(
-                    f"the worker for {task.label} died {RESTARTS + 2} times (killed by the system, often for memory); "
-                    "finished shards are kept: run again with fewer --workers"
-                ) from None
+    def _share_out(self, cache: Path, left: list[Task], cells: dict[str, Cell], done: Callable[[Cell], None]) -> None:
+        queue = deque(sorted(left, key=lambda task: -task.cost))
+        tries: dict[str, int] = {}
+        last_try: list[Task] = []  # each waits until nobody else is at work
+        busy: dict[object, _Worker] = {}
+        for _ in range(min(self.workers, len(queue)) - len(self._crew)):
+            self._crew.append(_Worker())
+        while queue or last_try or busy:
+            for worker in list(self._crew):
+                if worker.task is None and queue:
+                    worker.give(cache, queue.popleft())
+                    busy[worker.pipe] = worker
+            if not busy:
+                worker = self._crew[0]
+                worker.give(cache, last_try.pop())
+                busy[worker.pipe] = worker
+            for pipe in connection.wait([worker.pipe for worker in busy.values()]):
+                worker = busy.pop(pipe)
+                task, result = worker.result()
+                if isinstance(result, Cell):
+                    cells[result.key] = result
+                    done(result)
+                elif result is not None:
+                    raise result
+                else:
+                    self._crew[self._crew.index(worker)] = worker.replaced()
+                    tries[task.key] = tries.get(task.key, 0) + 1
+                    if tries[task.key] == TRIES:
+                        raise EngineError(
+                            f"the worker for {task.label} died {TRIES} times ({worker.fate()}); "
+                            "finished shards are kept: run again with more memory, or fewer --workers"
+                        )
+                    (last_try if tries[task.key] == TRIES - 1 else queue).append(task)
 
-    def _drain(
-        self,
-        cache: Path,
-        batch: Sequence[Task],
-        cells: dict[str, Cell],
-        left: dict[str, Task],
-        done: Callable[[Cell], None],
-    ) -> None:
-        pool = self._start()
-        futures: list[Future[Cell]] = [pool.submit(execute, cache, task) for task in batch]
+    def _dismiss(self, *, now: bool = False) -> None:
+        """End all workers: at once, or those that are at work when it is certain that nobody waits for them."""
+        for worker in self._crew:
+            worker.end(now=now)
+        self._crew = []
+
+
+class _Worker:
+    """A process that makes one cell after the other, as the parent asks."""
+
+    def __init__(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.mark = f"{uuid.uuid4().hex[:12]}-"  # begins the names of its drafts
+        self.pipe, other = context.Pipe()
+        self.task: Task | None = None
+        self.cache: Path | None = None
+        self.process: BaseProcess = context.Process(target=_work, args=(other, os.getpid(), self.mark), daemon=True)
+        # Ctrl-C goes to all processes of a terminal; it is the parent's to act on. The mask is inherited, so that it
+        # holds while the child imports.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
-            for future in as_completed(futures):
-                cell = future.result()
-                cells[cell.key] = cell
-                left.pop(cell.key, None)
-                done(cell)
-        except BaseException:
-            for future in futures:
-                future.cancel()
-            raise
-
-    def _start(self) -> ProcessPoolExecutor:
-        if self._pool is None:
-            context = multiprocessing.get_context("spawn")
             with _environment(ONE_THREAD):
-                self._pool = ProcessPoolExecutor(
-                    self.workers, mp_context=context, initializer=_begin_worker, initargs=(os.getpid(),)
-                )
-                # Spawn all workers now, while the environment says one thread each.
-                for future in [self._pool.submit(os.getpid) for _ in range(self.workers)]:
-                    future.result()
-        return self._pool
+                self.process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        other.close()
 
-    def _stop(self, *, wait: bool) -> None:
-        if self._pool is None:
-            return
-        processes = list((self._pool._processes or {}).values())
-        self._pool.shutdown(wait=wait, cancel_futures=True)
-        if not wait:
-            for process in processes:
-                process.kill()
-        self._pool = None
+    def give(self, cache: Path, task: Task) -> None:
+        """Hand it a task. One that has died already is noticed when its result is asked for."""
+        self.cache, self.task = cache, task
+        with suppress(OSError):
+            self.pipe.send((cache, task))
+
+    def result(self) -> tuple[Task, Cell | BaseException | None]:
+        """What became of the task: its cell, the error that it raised, or None where the worker died."""
+        task, self.task = self.task, None
+        assert task is not None  # noqa: S101  # only asked of a worker that has one
+        try:
+            return task, self.pipe.recv()
+        except (EOFError, OSError):
+            return task, None
+
+    def replaced(self) -> _Worker:
+        """A new one in its place, and its unfinished folder gone."""
+        self.end(now=True)
+        return _Worker()
+
+    def fate(self) -> str:
+        """How it ended."""
+        code = self.process.exitcode
+        if code is not None and code < 0:
+            name = signal.Signals(-code).name
+            return f"killed by {name}, often for memory" if name == "SIGKILL" else f"ended by {name}"
+        return f"exit code {code}"
+
+    def end(self, *, now: bool) -> None:
+        """Stop the process; nothing of it stays, neither in memory nor on the disk."""
+        if not now and self.task is None:
+            with suppress(OSError):
+                self.pipe.send(None)
+            self.process.join(timeout=5)
+        self.process.kill()
+        self.process.join()
+        self.pipe.close()
+        for draft in (self.cache / "tmp").glob(f"{self.mark}*") if self.cache is not None else ():
+            shutil.rmtree(draft, ignore_errors=True)
 
 
 ONE_THREAD = {
@@ -163,8 +215,8 @@ class _environment:  # noqa: N801  # reads as a verb where it is used
                 os.environ[name] = value
 
 
-def _begin_worker(parent: int) -> None:
-    """Leave Ctrl-C to the parent, and end when the parent is gone (a killed parent closes nothing)."""
+def _work(pipe: connection.Connection, parent: int, mark: str) -> None:
+    """A worker's life: take a task, answer with its cell or its error; until the parent says so or is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def watch() -> None:
@@ -173,3 +225,28 @@ def _begin_worker(parent: int) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+    while True:
+        try:
+            asked = pipe.recv()
+        except (EOFError, OSError):
+            return
+        if asked is None:
+            return
+        cache, task = asked
+        try:
+            answer: Cell | BaseException = execute(cache, task, mark)
+        except BaseException as error:  # a panic of a library in Rust is no Exception
+            answer = _sendable(error, task)
+        pipe.send(answer)
+
+
+def _sendable(error: BaseException, task: Task) -> BaseException:
+    """The error itself where it survives the way to another process, else one that tells the same."""
+    try:
+        copy = pickle.loads(pickle.dumps(error))  # noqa: S301  # our own bytes of a moment ago
+    except Exception:  # whatever its class does
+        copy = None
+    if type(copy) is type(error) and str(copy) == str(error):
+        return error
+    told = "".join(traceback.format_exception(error))
+    return EngineError(f"{task.label} failed with {type(error).__name__}: {error}\n{told}")

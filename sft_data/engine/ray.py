@@ -81,7 +81,7 @@ class RayEngine:
     def _finished(self, cache: Path, left: Mapping[str, Task]) -> Iterator[Cell]:
         """Cells as they are finished; a bounded number of tasks is under way at any time."""
         ray = self._start()
-        waiting = iter(left.values())
+        waiting = iter(sorted(left.values(), key=lambda task: -task.cost))
         most = max(2, int(AHEAD * ray.cluster_resources().get("CPU", 1)))
         here = os.getcwd()  # noqa: PTH109  # a plain text, for another process
         running = {self._remote.remote(here, cache, task): task for task in islice(waiting, most)}

@@ -11,6 +11,7 @@ from pathlib import Path
 import orjson
 from pydantic import BaseModel, ConfigDict, Field
 
+from sft_data.disk import Company, alone, unfinished
 from sft_data.errors import StoreError
 from sft_data.store.layout import CACHE, NAME, staging_prefix
 from sft_data.store.log import append, unwritable
@@ -79,18 +80,29 @@ class Garbage(BaseModel):
     drafts: list[str] = Field(description="versions that failed a gate, older than the limit")
     cells: list[str] = Field(description="pieces of the step cache that no version holds")
     bytes: int = Field(description="what removing them frees")
+    busy: bool = Field(default=False, description="a build is at work: it and its step cache were left alone")
 
 
 def gc(store: Path, *, remove: bool = False, drafts_days: float = 30.0, cache_days: float | None = None) -> Garbage:
     """Find what nobody needs, and with `remove` delete it. Without, nothing is touched.
 
     Abandoned publishes; drafts older than `drafts_days`; where `cache_days` is given, cells of the step cache that
-    are older and whose files no version holds. A removed cell costs a later build time, never content.
+    are older and whose files no version holds. A removed cell costs a later build time, never content. While a build is
+    at work in the store, whatever the clock says, only drafts are found.
     """
+    with alone(store / CACHE) as company:
+        return _collect(store, company, remove=remove, drafts_days=drafts_days, cache_days=cache_days)
+
+
+def _collect(store: Path, company: Company, *, remove: bool, drafts_days: float, cache_days: float | None) -> Garbage:
     now = time.time()
-    abandoned = [path for path in _abandoned(store) if now - _newest(path) > ABANDONED]
+    free = company != "busy"
+    abandoned = unfinished(store / CACHE) if company == "alone" else []
+    if free:
+        old = [*_abandoned(store), *(unfinished(store / CACHE) if company == "unknown" else ())]
+        abandoned += [path for path in old if now - _newest(path) > ABANDONED]
     drafts = [p for name in datasets(store) for p in draft_folders(store, name) if now - _newest(p) > drafts_days * DAY]
-    cells = [] if cache_days is None else [p for p in _cells(store) if now - _newest(p) > cache_days * DAY]
+    cells = [] if cache_days is None or not free else [p for p in _cells(store) if now - _newest(p) > cache_days * DAY]
     found = [*abandoned, *drafts, *cells]
     garbage = Garbage(
         removed=remove,
@@ -98,6 +110,7 @@ def gc(store: Path, *, remove: bool = False, drafts_days: float = 30.0, cache_da
         drafts=[_below(store, path) for path in drafts],
         cells=[_below(store, path) for path in cells],
         bytes=sum(_freed(path) for path in found),
+        busy=not free,
     )
     if remove and found:
         with unwritable(store):
@@ -109,15 +122,13 @@ def gc(store: Path, *, remove: bool = False, drafts_days: float = 30.0, cache_da
 
 
 def _abandoned(store: Path) -> Iterator[Path]:
-    """What a killed process leaves: staged versions, cells in the making, drafts of small files."""
+    """What a killed process leaves beside the versions: staged versions, drafts of small files."""
     if not store.is_dir():
         return
     yield from sorted(store.glob(f"{staging_prefix}*"))
     for folder in sorted(path for path in store.iterdir() if path.is_dir() and NAME.fullmatch(path.name)):
         yield from sorted(folder.glob(f"{staging_prefix}*"))
         yield from sorted(folder.glob(".refs.json.*"))
-    yield from sorted((store / CACHE / "tmp").glob("*"))
-    yield from sorted((store / CACHE / "steps").glob(".*"))
 
 
 def _cells(store: Path) -> Iterator[Path]:
@@ -131,7 +142,11 @@ def _forget_steps(store: Path) -> None:
     """Remove the records of steps that name a removed cell, so that a build redoes them."""
     cells = store / CACHE / "cells"
     for record in (store / CACHE / "steps").glob("*.json"):
-        named = orjson.loads(record.read_bytes()).get("cells", [])
+        try:
+            named = orjson.loads(record.read_bytes()).get("cells", [])
+        except orjson.JSONDecodeError:  # half of it was written when the power failed
+            record.unlink()
+            continue
         if not all((cells / key[:2] / key).is_dir() for key in named):
             record.unlink()
 

@@ -29,6 +29,43 @@ def die_once(folder: Path, mark: Path) -> dict[str, Any]:
     return {"alive": True}
 
 
+def die_while_another_works(folder: Path, others: Path) -> dict[str, Any]:
+    """Dies for memory, as it were, as long as somebody else works beside it."""
+    time.sleep(0.3)
+    if list(others.parent.glob("*-working")):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return {"alone": True}
+
+
+def work_a_while(folder: Path, mark: Path) -> dict[str, Any]:
+    mark.touch()
+    time.sleep(1.5)
+    mark.unlink()
+    return {"done": True}
+
+
+class OddError(Exception):
+    """Does not survive pickling."""
+
+    def __init__(self, one: int, two: int) -> None:
+        super().__init__(f"{one} and {two}")
+
+
+class PanicError(BaseException):
+    """What a library written in Rust raises: no Exception."""
+
+
+def go_wrong(folder: Path, kind: str) -> dict[str, Any]:
+    (folder / "half").write_text("half")
+    raise OddError(1, 2) if kind == "odd" else PanicError("index out of bounds")
+
+
+def tell_time(folder: Path) -> dict[str, Any]:
+    began = time.monotonic_ns()
+    time.sleep(0.05)
+    return {"began": began, "pid": os.getpid()}
+
+
 def refuse(folder: Path) -> dict[str, Any]:
     raise SourceError("cannot be read")
 
@@ -74,6 +111,49 @@ def test_engine_error_of_a_worker_arrives_as_it_was_raised(tmp_path: Path):
         engine.run(tmp_path, [*squares(2), Task("e" * 64, "refused", refuse, ())], lambda _: None)
 
 
+def test_engine_worker_that_dies_beside_others_is_tried_alone_at_last(tmp_path: Path):
+    busy = [Task(f"{n:064d}", f"work {n}", work_a_while, (tmp_path / f"{n}-working",)) for n in range(2)]
+    hungry = Task("d" * 64, "hungry", die_while_another_works, (tmp_path / "x",), cost=1)
+    with LocalEngine(2) as engine:
+        cells = engine.run(tmp_path, [*busy, hungry], lambda _: None)
+        assert len(engine._crew) == 2
+    assert [cell.told for cell in cells] == [{"done": True}, {"done": True}, {"alone": True}]
+
+
+def test_engine_dead_worker_costs_no_other_task_and_leaves_no_draft(tmp_path: Path):
+    made: list[str] = []
+    tasks = [Task("d" * 64, "dies once", die_once, (tmp_path / "mark",)), *squares(6)]
+    with LocalEngine(2) as engine:
+        engine.run(tmp_path, tasks, lambda cell: made.append(cell.key))
+    assert sorted(made) == sorted(task.key for task in tasks)
+    assert list((tmp_path / "tmp").iterdir()) == []
+
+
+def test_engine_begins_the_costliest_task_and_idle_workers_take_the_next(tmp_path: Path):
+    tasks = [Task(f"{n:064d}", f"task {n}", tell_time, (), cost=n) for n in range(12)]
+    with LocalEngine(2) as engine:
+        cells = engine.run(tmp_path, tasks, lambda _: None)
+    order = sorted(range(12), key=lambda n: cells[n].told["began"])
+    # Two workers start at different moments; behind that, nobody waits while there is work.
+    assert sorted(order[-1:] + order[:1]) == [0, 11]
+    assert len({cell.told["pid"] for cell in cells}) == 2
+
+
+@pytest.mark.parametrize("kind", ["odd", "panic"])
+def test_engine_error_that_cannot_travel_still_arrives(tmp_path: Path, kind: str):
+    error = EngineError if kind == "odd" else PanicError
+    with LocalEngine(2) as engine, pytest.raises(error, match="1 and 2" if kind == "odd" else "out of bounds"):
+        engine.run(tmp_path, [*squares(2), Task("e" * 64, "goes wrong", go_wrong, (kind,))], lambda _: None)
+    assert list((tmp_path / "tmp").iterdir()) == []
+
+
+def test_engine_goes_on_after_an_error(tmp_path: Path):
+    with LocalEngine(2) as engine:
+        with pytest.raises(SourceError):
+            engine.run(tmp_path, [*squares(2), Task("e" * 64, "refused", refuse, ())], lambda _: None)
+        assert len(engine.run(tmp_path, squares(5), lambda _: None)) == 5
+
+
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for processes in /proc")
 def test_engine_workers_end_when_their_parent_is_killed(tmp_path: Path):
     program = (
@@ -81,7 +161,7 @@ def test_engine_workers_end_when_their_parent_is_killed(tmp_path: Path):
         "from tests.engine.test_local import squares\n"
         "if __name__ == '__main__':\n"
         "    engine = LocalEngine(2); engine.run(Path(sys.argv[1]), squares(4), lambda _: None)\n"
-        "    print(*engine._pool._processes, flush=True); time.sleep(60)\n"
+        "    print(*[worker.process.pid for worker in engine._crew], flush=True); time.sleep(60)\n"
     )
     script = tmp_path / "parent.py"
     script.write_text(program)
