@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 
 from sft_data import steps as work_of
-from sft_data.cells import FileRef, Task, write_parquet
+from sft_data.cells import FileRef, Task, map_arrow, write_parquet
 from sft_data.errors import StageError
 from sft_data.fingerprint import digest, library_versions
 from sft_data.pack.copies import copies
@@ -61,7 +61,10 @@ def write(step: Step, work: Work, above: Sequence[StepResult]) -> Mapping[str, F
         ledger = _Table(refs, (), tuple(ref.rows for ref in refs))
         jobs |= _by_rows(work, ledger, None, {"rejected": "rejections", "edited": "edits"}[name], named)
     work.watch.begin(step, len(jobs))
-    tasks = [_rechunk_task(path, pieces, named) for path, pieces in jobs.items()]
+    weighted = any(
+        _has_weights(shard.tables["tokens"].path(work.cache)) for shard in shards if "tokens" in shard.tables
+    )
+    tasks = [_rechunk_task(path, pieces, named, weighted=weighted) for path, pieces in jobs.items()]
     light = sum(shard.rows.rows for shard in shards) < FILE_ROWS
     cells = work.engine.run(work.cache, tasks, lambda _: work.watch.advance(), light=light)
     return {path: next(iter(cell.files.values())) for path, cell in zip(jobs, cells, strict=True)}
@@ -218,11 +221,17 @@ def _pieces(
         first += count
 
 
-def _rechunk_task(path: str, pieces: Sequence[Piece], named: Mapping[Path, FileRef]) -> Task:
+def _has_weights(tokens: Path) -> bool:
+    return "loss_weights" in map_arrow(tokens).columns
+
+
+def _rechunk_task(path: str, pieces: Sequence[Piece], named: Mapping[Path, FileRef], *, weighted: bool) -> Task:
     name = "data.arrow" if path.endswith(".arrow") else "data.parquet"
+    weighted = weighted and name == "data.arrow"
     parts = [
         [named[p.path].sha256, named[p.split].sha256 if p.split else None, p.start, p.count, p.name] for p in pieces
     ]
     inputs = {named[p] for piece in pieces for p in (piece.path, piece.split) if p is not None}
-    key = digest("rechunk", _MADE_BY, name, parts)
-    return Task(key, path, work_of.rechunk, (pieces, name), inputs=tuple(inputs), cost=sum(p.count for p in pieces))
+    key = digest("rechunk", _MADE_BY, name, parts, *(["loss_weights"] if weighted else []))
+    cost = sum(p.count for p in pieces)
+    return Task(key, path, work_of.rechunk, (pieces, name, weighted), inputs=tuple(inputs), cost=cost)

@@ -15,6 +15,7 @@ from sft_data.errors import StageError
 __all__ = [
     "CONVERSATIONS",
     "EDITS",
+    "LOSS_WEIGHTS",
     "MESSAGE",
     "PACK_INDEX",
     "RAW",
@@ -109,6 +110,9 @@ TOKENS = pl.Schema(
         "labels": pl.List(pl.Int32()),  # unshifted; -100 where nothing is learnt
     }
 )
+# One more column of TOKENS and of packs, in all files of a version in which some weight is neither 0 nor 1, and in no
+# file of any other: 0 where the label is -100, else the weight of the token's span (that of its row times its turn's).
+LOSS_WEIGHTS = pl.Schema({"loss_weights": pl.List(pl.Float32())})
 SIDECAR = pl.Schema(
     {
         "id": pl.String(),
@@ -116,7 +120,8 @@ SIDECAR = pl.Schema(
         "split": pl.String(),
         "tokens": pl.Int32(),  # length of input_ids
         "trained": pl.Int32(),  # how many labels are not -100
-        # One struct per supervised turn: message index, [start, end) in tokens incl. the stop token, loss weight.
+        # One struct per supervised turn: message index (-1: a stretch between answers, or the whole row), [start, end)
+        # in tokens incl. the stop token, loss weight.
         "spans": pl.List(
             pl.Struct({"turn": pl.Int32(), "start": pl.Int32(), "end": pl.Int32(), "weight": pl.Float32()})
         ),

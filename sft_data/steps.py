@@ -99,11 +99,15 @@ class Piece:
         return table.slice(self.start, self.count)
 
 
-def rechunk(folder: Path, pieces: Sequence[Piece], name: str) -> dict[str, Any]:
-    """Put pieces of files one behind the other into one file, whose bytes do not depend on how they were cut before."""
-    from sft_data.pack.shards import write_stream
+def rechunk(folder: Path, pieces: Sequence[Piece], name: str, weighted: bool) -> dict[str, Any]:  # noqa: FBT001
+    """Put pieces of files one behind the other into one file, whose bytes do not depend on how they were cut before.
 
-    frame = pl.concat([piece.frame() for piece in pieces])
+    `weighted` asks for the column `loss_weights`, which working shards have only where they hold such a weight.
+    """
+    from sft_data.pack.shards import with_weights, write_stream
+
+    frames = [piece.frame() for piece in pieces]
+    frame = pl.concat([with_weights(frame) for frame in frames] if weighted else frames)
     if name.endswith(".arrow"):
         write_stream(folder / name, frame)
     else:

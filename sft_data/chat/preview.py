@@ -51,6 +51,9 @@ class PreviewRow(_Model):
     ids: list[int] = Field(description="input_ids")
     tokens: list[str] = Field(description="each token's text; of several that spell one character, the last has it")
     labels: list[int] = Field(description="as on disk: the token's id where it is learnt, else -100")
+    weights: list[float] | None = Field(
+        default=None, description="loss weight of each token; null where the version has none: 1 where it is learnt"
+    )
     specials: list[bool] = Field(description="whether the token steers the model instead of being text")
     spans: list[PreviewSpan]
     trained: int = Field(description="how many tokens are learnt")
@@ -79,13 +82,16 @@ def preview(folder: Path, row_ids: Sequence[str] | None = None, n: int = 3) -> P
 
 
 def print_preview(console: Console, found: Preview) -> None:
-    """Tokens in the terminal: trained ones green, special ones reversed, every line break also as a sign."""
+    """Tokens in the terminal: trained ones green (yellow where they weigh other than 1), special ones reversed.
+
+    Every line break stands there also as a sign.
+    """
     for row in found.rows:
         told = f"{row.id}  {row.split}  {row.trained} of {len(row.ids)} tokens trained  {row.proof}"
         console.print(Text(visible(told), style="bold"))
         text = Text(overflow="fold")
-        for token, label, special in zip(row.tokens, row.labels, row.specials, strict=True):
-            style = "green" if label != IGNORED else "dim"
+        for token, label, special, weight in zip(row.tokens, row.labels, row.specials, _weights(row), strict=True):
+            style = "dim" if label == IGNORED else "green" if weight == 1 else "yellow"
             text.append(_signs(token), style=f"{style} reverse" if special else style)
         console.print(text)
         console.print(Text("weights: " + ", ".join(_span_told(span) for span in row.spans), style="dim"))
@@ -128,7 +134,8 @@ def _rows(folder: Path, split: str, chosen: pl.DataFrame, tokenizer: LoadedToken
     if chosen.height == 0:
         return
     reader = TokenReader(stream_files(folder, "tokens", split))
-    flat, labels, lengths = reader.gather(chosen["row"].to_numpy())
+    columns, lengths = reader.columns_of(chosen["row"].to_numpy(), reader.columns)
+    flat, labels, weights = columns["input_ids"], columns["labels"], columns.get("loss_weights")
     steering = set(tokenizer.control_ids.tolist())
     ends = np.cumsum(lengths).tolist()
     for entry, end, length in zip(chosen.iter_rows(named=True), ends, lengths.tolist(), strict=True):
@@ -141,6 +148,7 @@ def _rows(folder: Path, split: str, chosen: pl.DataFrame, tokenizer: LoadedToken
             ids=ids,
             tokens=_spelt(tokenizer, ids),
             labels=labels[end - length : end].tolist(),
+            weights=None if weights is None else weights[end - length : end].tolist(),
             specials=[token in steering for token in ids],
             spans=[PreviewSpan(**span) for span in entry["spans"]],
             trained=entry["trained"],
@@ -159,6 +167,10 @@ def _signs(token: str) -> str:
     return visible(token).replace("\n", "↵\n")
 
 
+def _weights(row: PreviewRow) -> Sequence[float]:
+    return row.weights if row.weights is not None else [1.0] * len(row.ids)
+
+
 def _span_told(span: PreviewSpan) -> str:
     turn = "all" if span.turn < 0 else f"turn {span.turn}"
     return f"{turn} [{span.start}, {span.end}) x {span.weight:g}"
@@ -167,22 +179,30 @@ def _span_told(span: PreviewSpan) -> str:
 def _section(row: PreviewRow) -> str:
     starts = {span.start: span for span in row.spans}
     tokens = []
-    for number, (token, label, special) in enumerate(zip(row.tokens, row.labels, row.specials, strict=True)):
+    parts = zip(row.tokens, row.labels, row.specials, _weights(row), strict=True)
+    for number, (token, label, special, weight) in enumerate(parts):
         if number in starts:
             tokens.append(f"<sup>{html.escape(_span_told(starts[number]))}</sup>")
         kinds = " ".join(
-            [*(["t"] if label != IGNORED else []), *(["s"] if special else []), *(["e"] if number % 2 else [])]
+            [
+                *(["t" if weight == 1 else "w"] if label != IGNORED else []),
+                *(["s"] if special else []),
+                *(["e"] if number % 2 else []),
+            ]
         )
-        tokens.append(f'<span class="{kinds}" title="{number}: {row.ids[number]}">{html.escape(_signs(token))}</span>')
+        told = f"{number}: {row.ids[number]}" + (f", weight {weight:g}" if label != IGNORED and weight != 1 else "")
+        tokens.append(f'<span class="{kinds}" title="{told}">{html.escape(_signs(token))}</span>')
     told = f"{row.split}, row {row.row}: {row.trained} of {len(row.ids)} tokens trained, proof {row.proof}"
     head = f"<h2>{html.escape(visible(row.id))}</h2><p>{html.escape(told)}</p>"
     return f"<section>{head}<pre>{''.join(tokens)}</pre></section>"
 
 
 _STYLE = """
-:root { color-scheme: light dark; --ink: #1c1c1c; --paper: #fff; --trained: #bfe8c5; --even: #f0f0f0; --line: #999; }
+:root { color-scheme: light dark; --ink: #1c1c1c; --paper: #fff; --trained: #bfe8c5; --weighted: #f6dfa6;
+  --even: #f0f0f0; --line: #999; }
 @media (prefers-color-scheme: dark) {
-  :root { --ink: #e8e8e8; --paper: #161616; --trained: #1f5c2b; --even: #242424; --line: #777; }
+  :root { --ink: #e8e8e8; --paper: #161616; --trained: #1f5c2b; --weighted: #6b5210;
+    --even: #242424; --line: #777; }
 }
 body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper);
   margin: 2rem auto; padding: 0 1rem; max-width: 60rem; }
@@ -191,7 +211,8 @@ pre { white-space: pre-wrap; overflow-wrap: anywhere; padding: 0.8rem;
   border: 1px solid var(--line); border-radius: 6px; }
 .e { background: var(--even); }
 .t { background: var(--trained); }
-.t.e { filter: brightness(0.92); }
+.w { background: var(--weighted); }
+.t.e, .w.e { filter: brightness(0.92); }
 .s { outline: 1px solid currentColor; border-radius: 3px; font-weight: 600; }
 sup { font: 0.65rem system-ui, sans-serif; color: var(--line);
   border-left: 2px solid var(--line); padding-left: 0.2rem; }
@@ -208,7 +229,8 @@ _PAGE = """<!doctype html>
 </head>
 <body>
 <h1>What is trained on</h1>
-<p>Green tokens are learnt, outlined ones steer the model, ↵ is a line break. A turn starts at its number.</p>
+<p>Green tokens are learnt, yellow ones with another weight than 1 (their title tells it), outlined ones
+steer the model, ↵ is a line break. A turn starts at its number.</p>
 {body}
 </body>
 </html>

@@ -27,6 +27,9 @@ class ModelLosses(BaseModel):
 
     model: str = Field(description="as it was named")
     loss: float = Field(description="mean negative log likelihood of a supervised token, in nats")
+    weighted_loss: float | None = Field(
+        default=None, description="the same with each token's loss weight: sum(weight x loss) / sum(weight)"
+    )
     perplexity: float = Field(description="exp(loss)")
     by_source: dict[str, SourceLoss] = Field(description="the same for each source alone")
 
@@ -97,4 +100,10 @@ def _losses(name: str, table: pl.DataFrame) -> ModelLosses:
     if not whole.tokens:
         raise TrainError("no token of the held-out conversations is supervised: there is nothing to measure")
     perplexity = math.exp(whole.loss) if whole.loss < 700 else math.inf
-    return ModelLosses(model=name, loss=whole.loss, perplexity=perplexity, by_source=by_source(table))
+    return ModelLosses(
+        model=name,
+        loss=whole.loss,
+        weighted_loss=whole.weighted_loss,
+        perplexity=perplexity,
+        by_source=by_source(table),
+    )

@@ -18,7 +18,16 @@ from numpy.typing import NDArray
 
 from sft_data.errors import StoreError
 
-__all__ = ["IGNORED", "TokenReader", "dataset_files", "list_column", "pack_frame", "stream_names", "write_stream"]
+__all__ = [
+    "IGNORED",
+    "TokenReader",
+    "dataset_files",
+    "list_column",
+    "pack_frame",
+    "stream_names",
+    "with_weights",
+    "write_stream",
+]
 
 IGNORED = -100  # a label that is not learnt
 
@@ -96,6 +105,14 @@ def pack_frame(index: pl.DataFrame, reader: TokenReader) -> pl.DataFrame:
     tokens = np.append(starts, lengths.sum(dtype=np.int64))[rows]
     columns = {name: list_column(values, tokens) for name, values in flat.items()}
     return pl.DataFrame({**columns, "seq_lengths": list_column(lengths, rows)})
+
+
+def with_weights(tokens: pl.DataFrame) -> pl.DataFrame:
+    """TOKENS with the column `loss_weights`: 1 for every supervised token where there is none yet."""
+    if "loss_weights" in tokens.columns:
+        return tokens
+    ones = pl.col("labels").list.eval((pl.element() != IGNORED).cast(pl.Float32))
+    return tokens.with_columns(loss_weights=ones)
 
 
 def list_column(values: Any, offsets: NDArray[np.integer]) -> pl.Series:  # noqa: ANN401  # pyarrow ships no types

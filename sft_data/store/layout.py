@@ -18,7 +18,7 @@ from pathlib import Path
 import polars as pl
 import pyarrow as pa
 
-from sft_data.schema import CONVERSATIONS, EDITS, PACK_INDEX, REJECTIONS, SIDECAR, TOKENS
+from sft_data.schema import CONVERSATIONS, EDITS, LOSS_WEIGHTS, PACK_INDEX, REJECTIONS, SIDECAR, TOKENS
 
 __all__ = [
     "BUILD",
@@ -32,6 +32,7 @@ __all__ = [
     "REPORT_JSON",
     "SPLITS",
     "STREAMS",
+    "WEIGHTED",
     "arrow_batches",
     "draft_folder",
     "numbered",
@@ -64,8 +65,11 @@ PARQUET: dict[str, tuple[pl.Schema, bool]] = {
     "sidecar": (SIDECAR, True),
     "pack_index": (PACK_INDEX, True),
 }
-# Tables as Arrow streams by their folder, all cut by split.
+# Tables as Arrow streams by their folder, all cut by split; LOSS_WEIGHTS stands behind `labels` where there are any.
 STREAMS: dict[str, pl.Schema] = {"tokens": TOKENS, "packs": PACKS}
+WEIGHTED: dict[str, pl.Schema] = {
+    name: pl.Schema({**TOKENS, **LOSS_WEIGHTS, **schema}) for name, schema in STREAMS.items()
+}
 
 staging_prefix = ".publish-"
 

@@ -13,6 +13,7 @@ from sft_data.pack.copies import copies, weights_of
 from sft_data.store.layout import (
     MANIFEST,
     STREAMS,
+    WEIGHTED,
     arrow_batches,
     parquet_files,
     scan_table,
@@ -26,6 +27,7 @@ __all__ = ["check_packs", "check_tokens"]
 
 def check_tokens(folder: Path, manifest: Manifest) -> Iterator[str]:
     """Tokens against sidecar and conversations, for every row of every split."""
+    wanted = _columns(folder, "tokens")
     for split in splits_of(folder, "tokens"):
         side = scan_table(folder, "sidecar", split).collect()
         rows = scan_table(folder, "conversations", split).select("id").collect()["id"]
@@ -39,8 +41,8 @@ def check_tokens(folder: Path, manifest: Manifest) -> Iterator[str]:
         for path in stream_files(folder, "tokens", split):
             name = path.relative_to(folder).as_posix()
             for batch in arrow_batches(path):
-                if dict(batch.schema) != dict(STREAMS["tokens"]):
-                    yield f"{name}: columns are {dict(batch.schema)}, not {dict(STREAMS['tokens'])}"
+                if dict(batch.schema) != wanted:
+                    yield f"{name}: columns are {dict(batch.schema)}, not {wanted}"
                     break
                 yield from _rows(name, first, batch, side.slice(first, batch.height))
                 first += batch.height
@@ -72,6 +74,48 @@ def _rows(name: str, first: int, batch: pl.DataFrame, side: pl.DataFrame) -> Ite
     wrong = trained & (labels != ids)
     yield from _first(name, first, _any(wrong, row_of, len(lengths)), "has labels that are not its input_ids")
     yield from _spans(name, first, side)
+    yield from _weights(name, first, batch, trained, _row_weights(side, starts, len(labels)))
+
+
+def _columns(folder: Path, table: str) -> dict[str, pl.DataType]:
+    """The columns that all files of a table must have: with weights where some span of the version has one."""
+    spans = [
+        scan_table(folder, "sidecar", split)
+        .select((pl.col("spans").list.eval(pl.element().struct.field("weight") != 1.0).list.any()).any())
+        .collect()
+        .item()
+        for split in splits_of(folder, "sidecar")
+    ]
+    return dict((WEIGHTED if any(spans) else STREAMS)[table])
+
+
+def _weights(name: str, first: int, batch: pl.DataFrame, trained: np.ndarray, spans: np.ndarray) -> Iterator[str]:
+    """Loss weights against spans: each token's is that of its span, 0 where nothing is learnt."""
+    if "loss_weights" not in batch.columns:
+        return
+    lengths = batch["labels"].list.len()
+    if not lengths.equals(batch["loss_weights"].list.len().alias("labels")):
+        yield f"{name}: some loss_weights are longer or shorter than their labels, from row {first:,} on"
+        return
+    row_of = np.repeat(np.arange(batch.height), lengths.to_numpy())
+    weights = batch["loss_weights"].explode(empty_as_null=False).to_numpy()
+    wrong = weights != np.where(trained, spans, np.float32(0))
+    yield from _first(name, first, _any(wrong, row_of, batch.height), "has loss weights that are not its spans'")
+
+
+def _row_weights(side: pl.DataFrame, starts: np.ndarray, total: int) -> np.ndarray:
+    """The weight of the span in which each token lies; spans that are out of order are told elsewhere."""
+    spans = (
+        side.select(pl.int_range(pl.len()).alias("row"), "spans").explode("spans", empty_as_null=False).unnest("spans")
+    )
+    base = starts[spans["row"].to_numpy()]
+    length = side["tokens"].to_numpy()[spans["row"].to_numpy()]
+    low, high = (base + np.clip(spans[edge].to_numpy(), 0, length) for edge in ("start", "end"))
+    weights = np.zeros(total, dtype=np.float32)
+    sizes = np.maximum(high - low, 0)
+    within = np.arange(int(sizes.sum())) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    weights[np.repeat(low, sizes) + within] = np.repeat(spans["weight"].to_numpy(), sizes)
+    return weights
 
 
 def _inside(side: pl.DataFrame, starts: np.ndarray, total: int) -> np.ndarray:
@@ -161,12 +205,12 @@ def _packs(folder: Path, split: str, index: pl.DataFrame) -> Iterator[str]:
     ordered = index.sort("pack", "position")
     expected = ordered.group_by("pack", maintain_order=True).agg("row", "tokens")
     tokens = _Rows(folder, split)
-    first = 0
+    first, columns = 0, _columns(folder, "packs")
     for path in stream_files(folder, "packs", split):
         name = path.relative_to(folder).as_posix()
         for batch in arrow_batches(path):
-            if dict(batch.schema) != dict(STREAMS["packs"]):
-                yield f"{name}: columns are {dict(batch.schema)}, not {dict(STREAMS['packs'])}"
+            if dict(batch.schema) != columns:
+                yield f"{name}: columns are {dict(batch.schema)}, not {columns}"
                 break
             want = expected.slice(first, batch.height)
             if not batch["seq_lengths"].equals(want["tokens"].alias("seq_lengths")):
@@ -180,7 +224,7 @@ def _packs(folder: Path, split: str, index: pl.DataFrame) -> Iterator[str]:
         yield f"packs/{split} holds {first:,} packs, pack_index/{split} has {expected.height:,}"
 
 
-def _contents(name: str, first: int, batch: pl.DataFrame, want: tuple[np.ndarray, np.ndarray]) -> Iterator[str]:
+def _contents(name: str, first: int, batch: pl.DataFrame, want: tuple[np.ndarray, ...]) -> Iterator[str]:
     """Tokens and labels of whole packs: those of their rows, with the first label of each row -100."""
     lengths = batch["seq_lengths"].explode(empty_as_null=False).to_numpy()
     starts = np.cumsum(lengths, dtype=np.int64) - lengths
@@ -191,6 +235,15 @@ def _contents(name: str, first: int, batch: pl.DataFrame, want: tuple[np.ndarray
         return
     wanted = want[1].copy()
     wanted[starts] = -100
+    if len(want) > 2:
+        weights, expected = batch["loss_weights"].explode(empty_as_null=False).to_numpy(), want[2].copy()
+        expected[starts] = 0
+        if len(weights) != len(expected):
+            yield f"{name}: loss_weights of packs from {first:,} on are longer or shorter than their rows"
+            return
+        yield from _first(
+            name, first, _any(weights != expected, pack_of, batch.height), "holds other loss weights than its rows"
+        )
     for told, marks in (
         ("holds other tokens than its rows", ids != want[0]),
         ("trains on the first token of a row, which its neighbour would predict", _at(labels, starts)),
@@ -212,8 +265,11 @@ class _Rows:
         self.batches = [batch for path in stream_files(folder, "tokens", split) for batch in arrow_batches(path)]
         self.starts = np.cumsum([0, *(batch.height for batch in self.batches)])
 
-    def take(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Token ids and labels of these rows, one behind the other in the order asked for."""
+    def take(self, rows: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Token ids, labels, weights where there are any: of these rows, one behind the other in the order asked for.
+
+        Columns that a file should not have are told elsewhere.
+        """
         home = np.searchsorted(self.starts, rows, side="right") - 1
         order = np.argsort(home, kind="stable")
         parts = [self.batches[batch][(rows[home == batch] - self.starts[batch]).tolist()] for batch in np.unique(home)]
@@ -222,5 +278,4 @@ class _Rows:
         back = np.empty_like(order)
         back[order] = np.arange(len(order))
         frame = pl.concat(parts)[back.tolist()]
-        ids, labels = (frame[column].explode(empty_as_null=False).to_numpy() for column in ("input_ids", "labels"))
-        return ids, labels
+        return tuple(frame[column].explode(empty_as_null=False).to_numpy() for column in frame.columns)

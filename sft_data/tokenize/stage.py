@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import polars as pl
@@ -14,16 +14,17 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from sft_data.chat.marks import RESERVED, TEXT_END, TEXT_START
-from sft_data.chat.spans import Rendered, TurnFinder, Unproved
+from sft_data.chat.spans import Messages, Rendered, TurnFinder, Unproved
 from sft_data.errors import TokenizerError
 from sft_data.pack.shards import IGNORED, list_column
-from sft_data.schema import EDITS, SIDECAR, TOKENS, conform
+from sft_data.schema import EDITS, LOSS_WEIGHTS, SIDECAR, TOKENS, conform
 from sft_data.stage import Outcome, StageConfig
 from sft_data.store.manifest import TokenizerEntry
 from sft_data.tokenize.labels import Encoded, Row, encode_rows
 from sft_data.tokenize.rows import mark_texts, template_messages, template_tools, texts_of
 from sft_data.tokenize.stops import confirm_by_stops
 from sft_data.tokenize.tokenizer import LoadedTokenizer, load_tokenizer, stamp
+from sft_data.tokenize.weights import HEAVIEST, Span, Weights, everything, weights_of
 
 __all__ = ["Tokenize", "check_tokenizer", "describe", "load", "tokenizer_files"]
 
@@ -33,7 +34,7 @@ class _Drawn:
     """A row of the frame as rendered text, or why it could not be rendered."""
 
     source: Row | None
-    weights: Mapping[int, float]
+    weights: Weights
     problem: Unproved | None = None
 
     @property
@@ -41,14 +42,10 @@ class _Drawn:
         assert self.source is not None  # noqa: S101  # only asked where there is no problem
         return self.source.rendered
 
-
-class _Span(NamedTuple):
-    """A supervised turn in tokens of its row."""
-
-    turn: int
-    start: int
-    end: int
-    weight: float
+    @property
+    def messages(self) -> Messages:
+        assert self.source is not None  # noqa: S101  # only asked where there is no problem
+        return self.source.messages
 
 
 @dataclass(frozen=True)
@@ -58,7 +55,7 @@ class _Verdict:
     code: str | None
     detail: str | None
     tokens: Encoded | None = None
-    spans: Sequence[_Span] = ()
+    spans: Sequence[Span] = ()
     lost: int = 0  # tokens cut off
 
 
@@ -67,21 +64,23 @@ class Tokenize(StageConfig):
 
     Every turn is located twice (see `sft_data.chat.spans`), its tokens spell its text and end in a stop token; a row
     for which that cannot be shown is rejected. Special strings in the data are encoded as the plain text they are. Rows
-    that are too long are rejected unless `too_long` says otherwise: half an answer teaches a model to stop half-way. A
-    weight of 0 silences a turn or a row; other weights of the data stand in the sidecar and change no label.
+    that are too long are rejected unless `too_long` says otherwise: half an answer teaches a model to stop half-way.
+
+    A token's loss weight is that of its row times that of its turn, 1 where the data gives none; 0 silences. Where some
+    weight of a version is neither 0 nor 1, all weights stand beside the labels in the column `loss_weights`.
     """
 
-    revision: ClassVar[int] = 1
+    revision: ClassVar[int] = 2
     uses: ClassVar[tuple[str, ...]] = ("tokenizers", "fastokens", "jinja2")
     files: ClassVar[tuple[str, ...]] = ("tokenizer", "template")
     codes: ClassVar[dict[str, str]] = {
         "too-long": "the row has more tokens than `max_length`, and no part of it that may be kept has fewer",
         "cut": "edit: tokens behind `max_length` were cut off, and so many are lost",
-        "weight": "edit: a weight of the data that is neither 0 nor 1 stands in the sidecar and is learnt as 1",
         "template-error": "the chat template refuses the conversation",
         "not-rendered": "the chat template leaves out a part of it: a turn, a tool, a tool call, all its reasoning",
         "unproved-mask": "where a turn lies among the tokens could not be proved in two ways",
         "nothing-to-train": "no turn of the row is trained on",
+        "weight-too-large": "the weight of the row times that of a turn is more than 1e30",
         "reserved-character": "the text holds a Unicode noncharacter (U+FDD0 to U+FDD5) that may not occur in texts",
     }
 
@@ -101,7 +100,8 @@ class Tokenize(StageConfig):
     )
     train_on: Literal["assistant", "last-answer", "all"] = Field(
         "assistant",
-        description="what is learnt: all assistant turns, only the last one, or every token; turns of weight 0 never",
+        description="what is learnt: all assistant turns, only the last one, or every token; turns of weight 0 never. "
+        "Under `all`, what lies between two answers has the smallest weight of its turns",
     )
     lost_reasoning: Literal["mask", "train", "reject"] = Field(
         "mask",
@@ -125,8 +125,7 @@ class Tokenize(StageConfig):
             schema={"id": pl.String, "code": pl.String, "detail": pl.String},
         )
         stays = [verdict for verdict in verdicts if verdict.code is None]
-        edited = pl.concat([_cuts(kept, stays), _weighed(kept)])
-        return Outcome(kept, rejected, edited, _tables(kept, stays))
+        return Outcome(kept, rejected, _cuts(kept, stays), _tables(kept, stays))
 
     def contents(self) -> dict[str, str]:
         """What `tokenizer` and `template` stand for, by content: also a cached hub model and a named template."""
@@ -135,23 +134,31 @@ class Tokenize(StageConfig):
         return {"tokenizer": loaded.sha256, "template": template}
 
     def _judge(self, row: _Drawn, tokens: Encoded | None) -> _Verdict:
-        if row.problem is not None or tokens is None:
-            problem = row.problem or Unproved("template-error", "not rendered")
+        try:
+            return self._proved(row, tokens)
+        except Unproved as problem:
             return _Verdict(problem.code, problem.detail)
+
+    def _proved(self, row: _Drawn, tokens: Encoded | None) -> _Verdict:
+        """What is kept of a row; raises Unproved."""
+        if row.problem is not None or tokens is None:
+            raise row.problem or Unproved("template-error", "not rendered")
         if tokens.problem is not None:
-            return _Verdict(tokens.problem.code, tokens.problem.detail)
+            raise tokens.problem
         length = len(tokens.ids)
         if length > self.max_length:
             shorter = self._cut(tokens)
             if shorter is None:
-                return _Verdict("too-long", f"{length} > {self.max_length} tokens")
+                raise Unproved("too-long", f"{length} > {self.max_length} tokens")
             tokens = shorter
         spans = self._chosen(row, tokens)
         lost = [turn.message for turn in row.rendered.turns if turn.lost]
         if lost and (self.lost_reasoning == "reject" or (self.lost_reasoning == "mask" and not spans)):
-            return _Verdict("not-rendered", f"turn {lost[0]}: the template does not show its reasoning")
+            raise Unproved("not-rendered", f"turn {lost[0]}: the template does not show its reasoning")
+        if any(not span.weight <= HEAVIEST for span in spans):
+            raise Unproved("weight-too-large", f"weight of the row: {row.weights.row:g}")
         if not spans:
-            return _Verdict("nothing-to-train", "no assistant turn with a weight above 0")
+            raise Unproved("nothing-to-train", "no assistant turn with a weight above 0")
         return _Verdict(None, None, tokens, spans, length - len(tokens.ids))
 
     def _cut(self, tokens: Encoded) -> Encoded | None:
@@ -166,19 +173,18 @@ class Tokenize(StageConfig):
             return None
         return replace(tokens, ids=tokens.ids[: whole[-1][1]], turns=tuple(whole))
 
-    def _chosen(self, row: _Drawn, tokens: Encoded) -> list[_Span]:
+    def _chosen(self, row: _Drawn, tokens: Encoded) -> list[Span]:
         turns = row.rendered.turns[: len(tokens.turns)]
-        if self.train_on == "all":
-            return [_Span(-1, 0, len(tokens.ids), 1.0)]
         places = list(zip(turns, tokens.turns, strict=True))
+        if self.train_on == "all":
+            return everything(
+                [(t.message, *place) for t, place in places], len(row.messages), len(tokens.ids), row.weights
+            )
         if self.train_on == "last-answer":
             places = places[-1:]
-        weights, masks = row.weights, self.lost_reasoning == "mask"
-        return [
-            _Span(turn.message, start, end, weights.get(turn.message, 1.0))
-            for turn, (start, end) in places
-            if weights.get(turn.message, 1.0) > 0 and not (masks and turn.lost)
-        ]
+        masks = self.lost_reasoning == "mask"
+        spans = [Span(t.message, *place, row.weights.of(t.message)) for t, place in places if not (masks and t.lost)]
+        return [span for span in spans if span.weight > 0]
 
 
 @dataclass(frozen=True)
@@ -237,10 +243,10 @@ def _render(settings: Tokenize, frame: pl.DataFrame) -> list[_Drawn]:
     reserved = texts.str.contains_any(list(RESERVED)).fill_null(value=False).to_list()
     steering = texts.str.contains_any(list(loaded.tokenizer.controls)).fill_null(value=False).to_list()
     messages = template_messages(frame)
-    weights = _weights(frame)
+    weights = weights_of(frame)
     tools = frame["tools"].to_list() if "tools" in frame.columns else [None] * frame.height
     return [
-        _draw(loaded, row, tool, weights.get(number, {}), reserved=reserved[number], steering=steering[number])
+        _draw(loaded, row, tool, weights[number], reserved=reserved[number], steering=steering[number])
         for number, (row, tool) in enumerate(zip(messages, tools, strict=True))
     ]
 
@@ -249,7 +255,7 @@ def _draw(
     loaded: _Loaded,
     messages: list[dict[str, Any]],
     tools_text: str | None,
-    weights: Mapping[int, float],
+    weights: Weights,
     *,
     reserved: bool,
     steering: bool,
@@ -279,31 +285,6 @@ def _marked(loaded: _Loaded, messages: list[dict[str, Any]], tools: list[Any] | 
     return text if TEXT_START in text else None
 
 
-def _weights(frame: pl.DataFrame) -> dict[int, dict[int, float]]:
-    """Row number -> message number -> weight, for messages whose weight the data gives; row weight 0 silences all."""
-    given = (
-        frame.select(row=pl.int_range(pl.len()), m=pl.col("messages"))
-        .with_columns(turn=pl.int_ranges(pl.col("m").list.len()))
-        .explode("m", "turn")
-        .with_columns(weight=pl.col("m").struct.field("weight"))
-        .filter(pl.col("weight").is_not_null())
-    )
-    weights: dict[int, dict[int, float]] = {}
-    for row, turn, weight in given.select("row", "turn", "weight").iter_rows():
-        weights.setdefault(row, {})[turn] = weight
-    if "weight" in frame.columns:
-        for row in (frame["weight"] == 0).fill_null(value=False).arg_true().to_list():
-            weights[row] = _Silence()
-    return weights
-
-
-class _Silence(dict[int, float]):
-    """Weight 0 for every turn."""
-
-    def get(self, key: int, default: Any = None) -> float:  # noqa: ANN401  # as in dict
-        return 0.0
-
-
 def _encode(settings: Tokenize, rows: Sequence[_Drawn]) -> list[Encoded | None]:
     loaded = load(settings.tokenizer, settings.template)
     drawn = [(number, row.source) for number, row in enumerate(rows) if row.source is not None]
@@ -322,17 +303,6 @@ def _with_bos(tokens: Encoded, bos: int | None) -> Encoded:
         return tokens
     ids = np.concatenate([np.array([bos], dtype=np.int32), tokens.ids])
     return replace(tokens, ids=ids, turns=tuple((start + 1, end + 1) for start, end in tokens.turns))
-
-
-def _weighed(kept: pl.DataFrame) -> pl.DataFrame:
-    """EDITS: one row for every row with weights that labels cannot say."""
-    turns = pl.col("messages").list.eval(pl.element().struct.field("weight"))
-    odd = turns.list.eval(~pl.element().is_in([0.0, 1.0])).list.sum().cast(pl.Int64)
-    row = pl.col("weight") if "weight" in kept.columns else pl.lit(None, dtype=pl.Float32)
-    count = odd + (~row.is_in([0.0, 1.0])).fill_null(value=False).cast(pl.Int64)
-    shown = turns.list.eval(pl.element().cast(pl.String).fill_null("-")).list.join(" ")
-    told = kept.select("id", code=pl.lit("weight"), count=count, detail=pl.format("row {}, turns {}", row, shown))
-    return conform(told.filter(pl.col("count") > 0), EDITS)
 
 
 def _cuts(kept: pl.DataFrame, verdicts: Sequence[_Verdict]) -> pl.DataFrame:
@@ -370,8 +340,13 @@ def _tables(kept: pl.DataFrame, verdicts: Sequence[_Verdict]) -> dict[str, pl.Da
             "proof": pl.Series([row.proof for row in tokens], dtype=pl.String),
         }
     ).cast(SIDECAR)
-    table = pl.DataFrame({"input_ids": list_column(ids, bounds), "labels": list_column(labels, bounds)})
-    return {"tokens": table.cast(TOKENS), "sidecar": sidecar}
+    table = pl.DataFrame({"input_ids": list_column(ids, bounds), "labels": list_column(labels, bounds)}).cast(TOKENS)
+    weights = np.array([span.weight for span in spans], dtype=np.float32)
+    if (weights != 1.0).any():
+        spread = np.zeros(len(ids), dtype=np.float32)
+        spread[learnt] = np.repeat(weights, places[:, 2] - places[:, 1])  # spans come in order and do not overlap
+        table = table.with_columns(loss_weights=list_column(spread, bounds)).cast(LOSS_WEIGHTS)
+    return {"tokens": table, "sidecar": sidecar}
 
 
 def _covered(starts: NDArray[np.int64], ends: NDArray[np.int64], length: int) -> NDArray[np.bool_]:

@@ -86,12 +86,17 @@ class Collator:
         }
 
     def _weights(self, row: Row) -> npt.NDArray[np.float32]:
+        """What each position counts in the loss: its loss weight, or that / supervised tokens of its conversation.
+
+        Dividing by the tokens and not by their weights keeps a conversation of weight 0.5 half as heavy as others.
+        """
         learnt: npt.NDArray[np.float32] = (row.labels != IGNORED).astype(np.float32)
+        weights: npt.NDArray[np.float32] = learnt if row.weights is None else row.weights * learnt
         if self.loss == "token-mean":
-            return learnt
+            return weights
         starts = np.cumsum(row.lengths) - row.lengths
         counts = np.add.reduceat(learnt, starts)
-        shares: npt.NDArray[np.float32] = learnt / np.repeat(np.maximum(counts, 1), row.lengths)
+        shares: npt.NDArray[np.float32] = weights / np.repeat(np.maximum(counts, 1), row.lengths)
         return shares
 
     def _tensors(self, ids: Any, labels: Any, places: Any, weights: Any) -> dict[str, Any]:  # noqa: ANN401

@@ -80,7 +80,9 @@ class TrainConfig(_Settings):
     batch_packs: int = Field(1, ge=1, description="packs in one forward pass on one device")
     gradient_accumulation: int = Field(8, ge=1, description="forward passes for one optimizer step")
     loss: Literal["token-mean", "conversation-mean"] = Field(
-        "token-mean", description="each supervised token counts the same, or each conversation does"
+        "token-mean",
+        description="each supervised token counts the same, or each conversation does; "
+        "loss weights of the data multiply either",
     )
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="arithmetic of the forward pass; auto: bf16 on CUDA, fp32 elsewhere"

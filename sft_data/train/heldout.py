@@ -21,6 +21,9 @@ from sft_data.train.result import SourceLoss
 __all__ = ["HeldOutRows", "by_source", "has_rows", "row_losses", "supervised_nll", "takes", "total"]
 
 
+_SUMS = ("nll", "tokens", "weighted_nll", "weights")
+
+
 class HeldOutRows:
     """Conversations of a split with their sources; at most `limit`, evenly spread over the split."""
 
@@ -70,14 +73,15 @@ def takes(model: Any, name: str) -> bool:  # noqa: ANN401
 
 @torch.no_grad()  # not inference_mode: a buffer that a model fills here must stay usable in training
 def row_losses(model: Any, rows: Rows, numbers: Sequence[int] | npt.NDArray[Any], slots: int = 8192) -> pl.DataFrame:  # noqa: ANN401
-    """Summed loss and supervised tokens of each conversation, in the order of `numbers`.
+    """Summed loss and supervised tokens of each conversation, both also weighted, in the order of `numbers`.
 
     Sorted by length and padded on the right, without any mask: in a causal model padding behind an example cannot
     reach it. A batch holds at most `slots` positions.
     """
     device = next(model.parameters()).device
     collate = Collator(pad_token_id=0, position_ids=False)
-    sums, counts = np.zeros(len(numbers)), np.zeros(len(numbers), dtype=np.int64)
+    counts = np.zeros(len(numbers), dtype=np.int64)
+    sums, weighted, weights = (np.zeros(len(numbers)) for _ in range(3))
     was_training = model.training
     model.eval()
     for batch in _batches([len(rows[int(n)].input_ids) for n in numbers], slots):
@@ -87,8 +91,11 @@ def row_losses(model: Any, rows: Rows, numbers: Sequence[int] | npt.NDArray[Any]
         row_of, losses = learnt.nonzero()[:, 0].cpu().numpy(), nll.cpu().double().numpy()
         sums[batch] = np.bincount(row_of, weights=losses, minlength=len(batch))
         counts[batch] = np.bincount(row_of, minlength=len(batch))
+        weight = inputs["weights"][:, 1:][learnt.cpu()].double().numpy()
+        weighted[batch] = np.bincount(row_of, weights=losses * weight, minlength=len(batch))
+        weights[batch] = np.bincount(row_of, weights=weight, minlength=len(batch))
     model.train(was_training)
-    return pl.DataFrame({"nll": sums, "tokens": counts})
+    return pl.DataFrame({"nll": sums, "tokens": counts, "weighted_nll": weighted, "weights": weights})
 
 
 def _batches(lengths: list[int], slots: int) -> list[list[int]]:
@@ -103,16 +110,17 @@ def _batches(lengths: list[int], slots: int) -> list[list[int]]:
 
 
 def by_source(losses: pl.DataFrame) -> dict[str, SourceLoss]:
-    """Figures of each source; `losses` has columns source, nll and tokens."""
-    sums = losses.group_by("source").agg(pl.len().alias("rows"), pl.col("tokens").sum(), pl.col("nll").sum())
+    """Figures of each source; `losses` has the columns of `row_losses` and source."""
+    sums = losses.group_by("source").agg(pl.len().alias("rows"), pl.col(_SUMS).sum())
     return {row["source"]: _figures(row) for row in sums.sort("source").iter_rows(named=True) if row["tokens"]}
 
 
 def total(losses: pl.DataFrame) -> SourceLoss:
     """Figures over all rows: the mean over tokens, not over rows or sources."""
-    return _figures({"rows": losses.height, "tokens": losses["tokens"].sum(), "nll": losses["nll"].sum()})
+    return _figures({"rows": losses.height} | {name: losses[name].sum() for name in _SUMS})
 
 
 def _figures(sums: dict[str, Any]) -> SourceLoss:
     loss = sums["nll"] / sums["tokens"] if sums["tokens"] else float("nan")
-    return SourceLoss(rows=sums["rows"], tokens=sums["tokens"], loss=loss)
+    weighted = sums["weighted_nll"] / sums["weights"] if sums["weights"] else float("nan")
+    return SourceLoss(rows=sums["rows"], tokens=sums["tokens"], loss=loss, weighted_loss=weighted)

@@ -24,8 +24,10 @@ __all__ = ["SftTrainer", "Watch", "held_out_of", "steps_of"]
 class SftTrainer(Trainer):
     """Trainer with a loss whose gradient is the same however a step is cut into forward passes and devices.
 
-    Every supervised token has a weight (1, or 1 / tokens of its conversation); a step's loss is the weighted sum
-    divided by the weights of the whole step, over all forward passes and all devices.
+    Every supervised token has a weight: its loss weight in the data (1 where the version has none), under
+    `conversation-mean` divided by the supervised tokens of its conversation. A step's loss is the weighted sum of the
+    tokens' losses divided by the sum of the weights of the whole step, over all forward passes and all devices:
+    doubling all weights changes nothing, and a turn of weight 0.5 counts half beside one of 1 wherever they stand.
     """
 
     # The loss is divided by the whole step's weights: Trainer must not divide by the number of passes again.

@@ -27,6 +27,7 @@ class Row(NamedTuple):
     input_ids: Ints
     labels: Ints  # unshifted
     lengths: Ints  # of the examples in it, in their order
+    weights: Ints | None = None  # loss weight of every token; null: 1 for every supervised one
 
 
 class _Part(NamedTuple):
@@ -38,6 +39,7 @@ class _Part(NamedTuple):
     id_ends: Ints
     label_ends: Ints
     length_ends: Ints
+    weights: Ints | None = None  # as long as `labels`
 
 
 class Rows:
@@ -58,6 +60,7 @@ class Rows:
             part.ids[part.id_ends[i] : part.id_ends[i + 1]],
             part.labels[part.label_ends[i] : part.label_ends[i + 1]],
             part.lengths[part.length_ends[i] : part.length_ends[i + 1]],
+            None if part.weights is None else part.weights[part.label_ends[i] : part.label_ends[i + 1]],
         )
 
 
@@ -94,7 +97,12 @@ def _parts(path: Path, table: str) -> Iterator[_Part]:
             lengths, length_ends = _lists(batch.column("seq_lengths"))
         else:
             lengths, length_ends = np.diff(id_ends), np.arange(len(id_ends))
-        yield _Part(ids, labels, lengths, id_ends, label_ends, length_ends)
+        weights = None
+        if "loss_weights" in batch.schema.names:
+            weights, weight_ends = _lists(batch.column("loss_weights"))
+            if not np.array_equal(weight_ends, label_ends):
+                raise TrainError(f"{path}: labels and loss_weights differ in length; `sft-data verify` tells more")
+        yield _Part(ids, labels, lengths, id_ends, label_ends, length_ends, weights)
 
 
 def _lists(column: Any) -> tuple[Ints, Ints]:  # noqa: ANN401  # pyarrow has no types
@@ -104,8 +112,9 @@ def _lists(column: Any) -> tuple[Ints, Ints]:  # noqa: ANN401  # pyarrow has no 
 def survey(rows: Rows, where: str) -> Survey:
     """Check every row and count; TrainError names the first bad row and what is wrong with it.
 
-    Refused: lengths that do not add up, labels that are neither -100 nor their own token, and examples whose first
-    token is trained: labels shift inside the model, so that label would be predicted from the example before it.
+    Refused: lengths that do not add up, labels that are neither -100 nor their own token, loss weights that are not
+    above 0 exactly where something is learnt, and examples whose first token is trained: labels shift inside the model,
+    so that label would be predicted from the example before it.
     """
     first, surveys = 0, []
     for part in rows.parts:
@@ -146,6 +155,10 @@ def _survey_part(part: _Part, first: int, where: str) -> Survey:
     learnt = labels != IGNORED
     wrong = learnt & (labels != ids)
     refuse_where(np.logical_or.reduceat(wrong, starts), "a label is neither -100 nor the token at its place")
+    if part.weights is not None:
+        weights = part.weights[part.label_ends[0] : part.label_ends[-1]]
+        odd = ~np.isfinite(weights) | ((weights > 0) != learnt) | (weights < 0)
+        refuse_where(np.logical_or.reduceat(odd, starts), "loss_weights and labels differ in what is learnt")
     return Survey(
         tokens=len(ids),
         supervised=np.add.reduceat(learnt, starts, dtype=np.int64),

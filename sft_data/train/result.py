@@ -17,6 +17,11 @@ class SourceLoss(_Figures):
     rows: int = Field(description="conversations")
     tokens: int = Field(description="supervised tokens")
     loss: float = Field(description="mean negative log likelihood of a supervised token, in nats")
+    weighted_loss: float | None = Field(
+        default=None,
+        description="the same with every token weighted as in training: sum(weight x loss) / sum(weight); equal to "
+        "`loss` where the version has no loss weights; null in records of older releases",
+    )
 
 
 class HeldOut(_Figures):

@@ -524,15 +524,3 @@ def test_template_that_changes_is_loaded_anew_in_the_same_process(tmp_path: Path
     template.write_text("A longer beginning for every conversation.\n" + template.read_text())
     assert run_stage(stage, frame).tables["sidecar"]["tokens"][0] > before
     assert stage_identity(stage) != identity
-
-
-def test_weights_that_labels_cannot_say_are_told_as_edits() -> None:
-    rows = [
-        talk("plain", "a", "b"),
-        talk("whole", turn("user", "a", weight=0.0), turn("assistant", "b", weight=1.0)),
-        talk("half", turn("user", "a"), turn("assistant", "b", weight=0.5)),
-        talk("row", "a", "b") | {"weight": 2.0},
-    ]
-    outcome = run_stage(Tokenize(tokenizer=str(SAMPLES)), conversations(*rows))
-    assert outcome.edited.select("id", "code", "count").rows() == [("half", "weight", 1), ("row", "weight", 1)]
-    assert outcome.tables["sidecar"]["spans"][2][0]["weight"] == 0.5
