@@ -237,7 +237,8 @@ def _work(pipe: connection.Connection, parent: int, mark: str) -> None:
             answer: Cell | BaseException = execute(cache, task, mark)
         except BaseException as error:  # a panic of a library in Rust is no Exception
             answer = _sendable(error, task)
-        pipe.send(answer)
+        with suppress(OSError):  # the parent is gone: nobody asks any more
+            pipe.send(answer)
 
 
 def _sendable(error: BaseException, task: Task) -> BaseException:
