@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -26,10 +26,13 @@ from sft_data.fingerprint import digest, library_versions
 from sft_data.formats.ingest import REVISION, Unit
 from sft_data.pipeline import Pipeline
 from sft_data.plan import Step, plan
+from sft_data.reuse import Outlook, outlook, remember
 from sft_data.schema import EDITS, REJECTIONS, empty
 from sft_data.stage import DatasetStage, Outcome, ShardStage, StageConfig, run_dataset_stage, run_stage
+from sft_data.store.layout import CACHE
+from sft_data.store.read import find_by_fingerprint
 
-__all__ = ["BuildResult", "Shard", "StepResult", "Watch", "Work", "build", "curate", "plan", "run_step"]
+__all__ = ["BuildResult", "Shard", "StepResult", "Watch", "Work", "build", "curate", "forecast", "plan", "run_step"]
 
 # Rows of a working shard: 8,192 conversations of 1-2 kB are 10-20 MB, small beside what a process needs anyway.
 SHARD_ROWS = 8_192
@@ -62,6 +65,9 @@ class StepResult:
     told: Mapping[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
     reused: bool = False
+    pieces: int = 0  # cells of a step that was done again
+    pieces_reused: int = 0  # those of them that were there already
+    why: tuple[str, ...] = ()  # why it was done again
 
 
 class Watch(Protocol):
@@ -92,11 +98,12 @@ class Work:
     engine: Engine
     watch: Watch = field(default_factory=Silence)
     shard_rows: int = SHARD_ROWS
+    why: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # why steps are done again, by step
 
     @property
     def cache(self) -> Path:
         """Folder of the step cache."""
-        return self.store / ".cache"
+        return self.store / CACHE
 
 
 class BuildResult(BaseModel):
@@ -116,7 +123,7 @@ class BuildResult(BaseModel):
     packs: int
     pack_fill: float | None = Field(description="tokens / pack slots over all splits; null without packs")
     seconds: float
-    stages: list[dict[str, Any]] = Field(description="seconds, rows and reuse of each step")
+    stages: list[dict[str, Any]] = Field(description="seconds, rows and reuse of each step, and why it was done again")
     reused: bool = Field(description="whether the version existed already")
     report: str = Field(description="the HTML report")
 
@@ -135,7 +142,8 @@ def run_step(step: Step, work: Work, above: Sequence[StepResult]) -> StepResult:
     else:
         record = step_record(work.cache, step.fingerprint)
         result = _result(step, record) if record else _make(step, work, above)
-    timed = StepResult(**{**result.__dict__, "seconds": round(time.perf_counter() - began, 3)})
+    why = () if result.reused else work.why.get(step.name, ())
+    timed = replace(result, seconds=round(time.perf_counter() - began, 3), why=why)
     work.watch.finish(timed)
     return timed
 
@@ -167,9 +175,20 @@ def build(
     with _on_disk(work.cache):
         steps = plan(pipeline)
     with _on_disk(work.cache), at_work(work.cache):
+        work = replace(work, why=outlook(work.cache, pipeline.name, steps).reasons())
+        remember(work.cache, pipeline.name, steps)
         for step in steps:
             results[step.name] = call(step, work, [results[name] for name in step.inputs])
     return _summary(list(results.values()), time.perf_counter() - began)
+
+
+def forecast(pipeline: Pipeline, store: Path | str | None = None) -> Outlook:
+    """What `build` would reuse and what it would do again, and why. Looks, and changes nothing."""
+    place = Path(store or pipeline.store or "store")
+    with _on_disk(place / CACHE):
+        steps = plan(pipeline)
+        known = find_by_fingerprint(place, pipeline.name, steps[-1].fingerprint)
+        return outlook(place / CACHE, pipeline.name, steps, known.version if known else None)
 
 
 def curate(frame: pl.DataFrame, stages: Iterable[ShardStage | DatasetStage]) -> Outcome:
@@ -339,7 +358,8 @@ def _finish(step: Step, work: Work, cells: Sequence[Cell], files: Mapping[str, F
         "edited_by": _added(cell.told.get("edited", {}) for cell in cells),
     }
     write_step_record(work.cache, step.fingerprint, record)
-    return _result(step, record, reused=False)
+    found = sum(not cell.fresh for cell in cells)
+    return replace(_result(step, record, reused=False), pieces=len(cells), pieces_reused=found)
 
 
 def _shard_record(cell: Cell, name: str) -> dict[str, Any]:
@@ -398,6 +418,9 @@ def _summary(results: Sequence[StepResult], seconds: float) -> BuildResult:
             "step": result.name,
             "seconds": result.seconds,
             "reused": result.reused,
+            "pieces": result.pieces,
+            "pieces_reused": result.pieces_reused,
+            "why": list(result.why),
             "rows_in": result.rows_in,
             "rows_kept": result.rows_kept,
             "rejected": dict(result.rejected_by),

@@ -14,7 +14,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -68,6 +68,7 @@ class Cell:
     files: Mapping[str, FileRef]
     told: Mapping[str, Any]
     seconds: float
+    fresh: bool = field(default=False, compare=False)  # made just now, not found
 
 
 @dataclass(frozen=True)
@@ -167,7 +168,7 @@ def _move(cache: Path, draft: Path, key: str) -> Cell:
     made = find_cell(cache, key)
     if made is None:
         raise StoreError(f"{target} vanished while it was written; is another program cleaning {cache}?")
-    return made
+    return replace(made, fresh=True)
 
 
 def _write_record(draft: Path, told: dict[str, Any], seconds: float) -> None:

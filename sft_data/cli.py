@@ -156,16 +156,23 @@ def build(
     workers: Workers = None,
     engine: EngineName = "local",
     address: Address = None,
+    dry: Annotated[
+        bool, typer.Option("--dry-run", help="Tell what would be reused, what done again and why; write nothing.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Curate and publish a version, without Prefect."""
     from sft_data.build import build as build_version
+    from sft_data.build import forecast
     from sft_data.engine import cores, open_engine
     from sft_data.pipeline import load_pipeline
     from sft_data.progress import ProgressWatch
-    from sft_data.screens import print_build
+    from sft_data.screens import print_build, print_outlook
 
     settings = load_pipeline(pipeline, overrides or [])
+    if dry:
+        _tell(json, forecast(settings, store), print_outlook)
+        return
     with open_engine(engine, workers or cores(), address) as opened, ProgressWatch(_err()) as watch:
         result = build_version(settings, store, engine=opened, watch=watch)
     _tell(json, result, print_build)

@@ -7,6 +7,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from sft_data.build import StepResult
 from sft_data.plan import Step
+from sft_data.report.visible import visible
 
 __all__ = ["ProgressWatch", "line_of"]
 
@@ -56,11 +57,15 @@ class ProgressWatch:
 
 
 def line_of(result: StepResult) -> str:
-    """One line about a finished step: time, rows in, kept, rejected, edited."""
+    """About a finished step: time, rows in, kept, rejected, edited; on a second line, why it was done again."""
     took = "reused" if result.reused else f"{result.seconds:.1f} s"
+    again = f"\n    done again: {visible('; '.join(result.why))}" if result.why else ""
     if not result.rows_in:
-        return f"{result.name:<24} {took:>9}"
+        return f"{result.name:<24} {took:>9}{again}"
     rejected = sum(result.rejected_by.values())
     counts = f"{result.rows_in:>10,} in {result.rows_kept:>10,} kept {rejected:>8,} rejected"
     edited = sum(result.edited_by.values())
-    return f"{result.name:<24} {took:>9} {counts}" + (f" {edited:>8,} edited" if edited else "")
+    told = f"{result.name:<24} {took:>9} {counts}" + (f" {edited:>8,} edited" if edited else "")
+    if result.pieces_reused:
+        told += f" ({result.pieces_reused:,} of {result.pieces:,} shards were there)"
+    return told + again

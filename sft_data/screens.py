@@ -20,6 +20,7 @@ from sft_data.report.charts import number
 from sft_data.report.model import Report
 from sft_data.report.terminal import print_closing
 from sft_data.report.visible import visible
+from sft_data.reuse import Outlook
 from sft_data.store.diff import Diff
 from sft_data.store.manage import Garbage
 from sft_data.store.read import VersionInfo
@@ -33,6 +34,7 @@ __all__ = [
     "print_evaluation",
     "print_funnel",
     "print_garbage",
+    "print_outlook",
     "print_page",
     "print_pages",
     "print_story",
@@ -56,6 +58,20 @@ def print_build(console: Console, result: BuildResult) -> None:
         "report": result.report,
     }
     print_closing(console, load_report(Path(result.path)), where)
+
+
+def print_outlook(console: Console, outlook: Outlook) -> None:
+    """What a build would reuse, and why not."""
+    table = _table("step", "", "why")
+    for step in outlook.steps:
+        why = "; ".join(
+            (*step.why, *((f"follows {', '.join(step.follows)}",) if step.follows and not step.why else ()))
+        )
+        told = Text("reused", style="dim") if step.reused else Text("done again", style="bold")
+        table.add_row(Text(visible(step.step)), told, Text(visible(why)))
+    console.print(table)
+    known = f"{outlook.version} is this version already" if outlook.version else "a new version would be published"
+    console.print(Text(f"{outlook.fingerprint[:12]}: {known}"))
 
 
 def print_funnel(console: Console, funnel: Sequence[Mapping[str, Any]], title: str) -> None:

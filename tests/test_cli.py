@@ -53,6 +53,19 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def test_build_dry_run_tells_what_is_reused_and_why_not(sft: Any, store: Path):
+    before = sorted(store.rglob("*"))
+    arguments = ("build", "pipelines/quickstart.yaml", "--store", store, "--dry-run")
+    told = sft(*arguments, "--json", "--set", "stages.answer-length.min_chars=13").json
+    by_step = {step["step"]: step for step in told["steps"]}
+    assert told["version"] is None
+    assert by_step["08:language"]["reused"]
+    assert by_step["09:answer-length"]["why"][0].startswith("min_chars ")
+    assert by_step["10:refusal"]["why"] == ["follows 09:answer-length"]
+    assert "quickstart@v1 is this version already" in sft(*arguments).out
+    assert sorted(store.rglob("*")) == before
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help_with_an_example_and_stands_in_the_readme(sft: Any, command: str):
     done = sft(command, "--help")
