@@ -75,6 +75,8 @@ def load_manifest(folder: Path) -> Manifest:
         raw = path.read_bytes()
     except FileNotFoundError as error:
         raise StoreError(f"{folder} is not a version: it has no {MANIFEST}") from error
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read: {error.strerror}") from error
     _check_format(raw, path)
     try:
         return Manifest.model_validate_json(raw)

@@ -102,6 +102,9 @@ def _records(folder: Path) -> Iterator[str]:
     except FileNotFoundError:
         yield f"{BUILD} is missing"
         return
+    except OSError as error:
+        yield f"{BUILD} cannot be read: {error.strerror}"
+        return
     except (orjson.JSONDecodeError, KeyError, AttributeError):
         yield f"{BUILD} is damaged: it is no build record"
         return

@@ -54,6 +54,46 @@ def test_verify_finds_a_flipped_byte_in_every_file(folder):
     assert verify(folder).ok
 
 
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
+def test_verify_finds_every_file_that_was_cut_short(folder, share):
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        whole = path.read_bytes()
+        rewrite(path, whole[: int(len(whole) * share)])
+        name = path.relative_to(folder).as_posix()
+        assert any(name in problem for problem in verify(folder).problems), name
+        rewrite(path, whole)
+    assert verify(folder).ok
+
+
+def test_verify_names_both_of_two_files_that_were_swapped(folder):
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    for one, other in zip(files, [*files[1:], files[0]], strict=True):
+        first, second = one.read_bytes(), other.read_bytes()
+        if first == second:
+            continue
+        rewrite(one, second)
+        rewrite(other, first)
+        problems = " ".join(verify(folder).problems)
+        for path in (one, other):
+            # Without its manifest nothing can be said of the other files.
+            if folder / "manifest.json" not in (one, other) or path.name == "manifest.json":
+                assert path.relative_to(folder).as_posix() in problems, f"{one.name}, {other.name}: {problems}"
+        rewrite(one, first)
+        rewrite(other, second)
+    assert verify(folder).ok
+
+
+def test_verify_names_a_file_in_whose_place_a_folder_stands(folder):
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        whole = path.read_bytes()
+        path.unlink()
+        path.mkdir()
+        name = path.relative_to(folder).as_posix()
+        assert any(name in problem for problem in verify(folder).problems), name
+        path.rmdir()
+        rewrite_back(path, whole)
+
+
 def test_verify_finds_every_missing_file(folder):
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         whole = path.read_bytes()
