@@ -27,7 +27,7 @@ from sft_data.stage import Outcome
 
 __all__ = ["CODES", "CONVERTERS", "REVISION", "Unit", "read_unit", "units"]
 
-REVISION = 1  # bump when the same file becomes other conversations: part of the fingerprint
+REVISION = 2  # bump when the same file becomes other conversations: part of the fingerprint
 
 
 class Converter(Protocol):

@@ -8,7 +8,7 @@ lies between is one rejection. A missing or trailing comma, text behind the list
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -37,8 +37,10 @@ from sft_data.sources.scan import (
     NOTHING,
     OPEN,
     POS,
+    SOUND,
     START,
     TRAILING,
+    WRONG,
     new_state,
     scan_elements,
 )
@@ -109,25 +111,31 @@ class _ListReader:
 
     def advance(self, *, final: bool) -> Iterator[Rows]:
         """All rows that are complete in the buffer."""
+        again = True
+        while again:
+            yield from self._scan(final=final)
+            again = yield from self._finish() if final else self._trim()
+
+    def _scan(self, *, final: bool) -> Iterator[Rows]:
+        """Rows up to the end of the buffer, or to where more must be read."""
         while self.state[POS] < len(self.buffer):
             before = int(self.state[POS])
             count = scan_elements(self.view, len(self.buffer), self.in_list, self.state, self.found[: self.room])
             self.room = min(len(self.found), 2 * self.room)
-            if count:
-                try:
+            try:
+                if count:
                     yield self._rows(self.found[:count].copy(), final=final)
-                except _MoreNeeded:
-                    break
+                if self.state[WRONG] > SOUND:
+                    yield from self._step_over(final=final)
+                    continue
+            except _MoreNeeded:
+                return
             if self.state[ENDED]:
                 yield from self._behind_the_end(final=final)
                 if self.state[ENDED]:
-                    break
+                    return
             if not count and self.state[POS] == before:
-                break
-        if final:
-            yield from self._finish()
-        else:
-            yield from self._trim()
+                return
 
     # ---- decoding -------------------------------------------------------------------------------------------------
 
@@ -197,8 +205,9 @@ class _ListReader:
     def _batch(
         self, values: list[Json], found: NDArray[np.int64], numbers: NDArray[np.int64], broken: list[Broken]
     ) -> Rows:
-        begin = int(found[0, START]) if len(found) else 0
-        stop = int(found[-1, END]) if len(found) else 0
+        if not len(found):
+            return Rows([], _NO_ROWS, broken)
+        begin, stop = int(found[0, START]), int(found[-1, END])
         line = self._line_at(begin)
         starts, ends = found[:, START] - begin, found[:, END] - begin
         return Rows(
@@ -231,6 +240,35 @@ class _ListReader:
             raise _MoreNeeded
         return None if place == following else place
 
+    def _step_over(self, *, final: bool) -> Iterator[Rows]:
+        """Behind an element that the scan found wrong before its end, if a row begins there; else the scan goes on."""
+        start = int(self.state[OPEN])
+        wait = not final and self.lost is None and len(self.buffer) - start <= self.source.limits.max_row_bytes
+        try:
+            place = self._next_row(start, wait=wait)
+        except _MoreNeeded:
+            self._restart(start)
+            raise
+        if place is not None:
+            yield self._one(self._unreadable(start, place))
+            self._restart(place)
+        elif wait:
+            self._restart(start)
+            raise _MoreNeeded
+        else:
+            self.state[WRONG] = SOUND - 1
+
+    def _unreadable(self, start: int, end: int) -> Broken:
+        """The rejection of a broken element: what was before the limit on a row's size came, else the decoder's."""
+        if self.lost is not None:
+            return self._too_long(end)
+        raw = self.buffer[start:end].rstrip(b" \t\r\n,")
+        try:
+            self._decode([start, start + len(raw), *self.state[[KEYS, DEEPEST, LONGNUM]].tolist(), ELEMENT])
+        except Refused as refused:
+            return self._broken(start, end, refused.code, refused.detail)
+        return self._broken(start, end, "unreadable-row", "the row does not end")
+
     def _next_row(self, start: int, *, wait: bool) -> int | None:
         """The first place behind `start` where a row like the others begins."""
         if self.base + start < self.hopeless:
@@ -250,7 +288,7 @@ class _ListReader:
             state[POS] = place
             stop = min(len(self.buffer), place + self.source.limits.max_row_bytes)
             if not scan_elements(self.view, stop, 1, state, found):
-                if wait and attempt == 0:
+                if wait and attempt == 0 and state[WRONG] == SOUND:
                     raise _MoreNeeded
                 continue
             if self._readable(place, int(found[0, END])):
@@ -277,11 +315,12 @@ class _ListReader:
         self.room = min(len(self.found), 16)
 
     def _line_at(self, place: int) -> int:
-        """The line of a place in the buffer, counted on from the place asked for before."""
+        """The line of a place in the buffer, counted on, or back, from the place asked for before."""
         begin, feeds = self.known_line
         if place < begin:
-            begin, feeds = 0, 0
-        feeds += self.buffer.count(b"\n", begin, place)
+            feeds -= self.buffer.count(b"\n", place, begin)
+        else:
+            feeds += self.buffer.count(b"\n", begin, place)
         self.known_line = (place, feeds)
         return self.line + feeds
 
@@ -310,34 +349,34 @@ class _ListReader:
         self.row += 1
         return Rows([], _NO_ROWS, [broken])
 
-    def _finish(self) -> Iterator[Rows]:
+    def _finish(self) -> Generator[Rows, None, bool]:
+        """What is left where the text ends. True where a row was found in it, and the scan must go on from there."""
         begin = int(self.state[OPEN])
         if begin < 0:
             if self.in_list and not self.state[ENDED]:
                 place = len(self.buffer)
                 yield self._one(self._broken(place, place, "unreadable-row", "the list does not end with ]"))
-            return
+            return False
         if self.lost is not None:
             yield self._one(self._too_long(len(self.buffer)))
-            return
+            return False
         if self.state[NEST] == 0 and self.state[CLOSED] and (not self.in_list or self._readable_tail(begin)):
             self.found[0] = [*self.state[[OPEN, LAST, KEYS, DEEPEST, LONGNUM]], ELEMENT]
-            yield self._rows(self.found[:1].copy(), final=True)
             self.state[OPEN] = -1
-            yield from self._finish()
-            return
+            yield self._rows(self.found[:1].copy(), final=True)
+            return True
         resume = self._next_row(begin, wait=False)
         end = len(self.buffer) if resume is None else resume
         yield self._one(self._broken(begin, end, "unreadable-row", "the row does not end"))
         if resume is not None:
             self._restart(resume)
-            yield from self.advance(final=True)
+        return resume is not None
 
     def _readable_tail(self, begin: int) -> bool:
         return self._readable(begin, int(self.state[LAST]))
 
-    def _trim(self) -> Iterator[Rows]:
-        """Drop what has been read; give up holding a row that is too long."""
+    def _trim(self) -> Generator[Rows, None, bool]:
+        """Drop what has been read; give up holding a row that is too long. True where the scan must go on."""
         begin = int(self.state[OPEN])
         keep = begin if begin >= 0 else int(self.state[POS])
         if begin >= 0 and len(self.buffer) - begin > self.source.limits.max_row_bytes:
@@ -349,20 +388,20 @@ class _ListReader:
                 )
                 yield self._one(broken)
                 self._restart(place)
-                yield from self.advance(final=False)
-                return
+                return True
             if self.lost is None:
                 line = self._line_at(begin)
                 self.lost = (self.buffer[begin : begin + 2**17], line, self.base + begin, 0)
             keep = int(self.state[POS])
         if keep <= 0:
-            return
+            return False
         self.line, self.known_line = self._line_at(keep), (0, 0)
         self.base += keep
         self.buffer = self.buffer[keep:]
         for name in (POS, LAST, COMMA, OPEN):
             if self.state[name] >= 0:
                 self.state[name] = max(0, self.state[name] - keep)
+        return False
 
 
 def read_list(pieces: Iterator[bytes], source: Source, opening: int, batch: int, *, layout: str) -> Iterator[Rows]:

@@ -31,9 +31,11 @@ __all__ = [
     "NO_COMMA",
     "OPEN",
     "POS",
+    "SOUND",
     "START",
     "STATE",
     "TRAILING",
+    "WRONG",
     "new_state",
     "scan_elements",
     "scan_lines",
@@ -49,26 +51,31 @@ FIELDS = 6
 ELEMENT, NOTHING, TRAILING, NO_COMMA = range(4)
 
 # State of scan_elements, carried from piece to piece. Positions count from the buffer's begin.
-POS, NEST, STRING, OPEN, LAST, KEYS, DEEPEST, LONGNUM, RUN, CLOSED, COMMA, ENDED = range(12)
-STATE = 12
+POS, NEST, STRING, OPEN, LAST, KEYS, DEEPEST, LONGNUM, RUN, CLOSED, COMMA, ENDED, PREV, WRONG = range(14)
+STATE = 14
+SOUND = -1  # state[WRONG] until the scan meets what no valid element holds; below it, what follows is not looked at
 
 
 def new_state() -> NDArray[np.int64]:
     """A state that stands before the first element."""
     state = np.zeros(STATE, np.int64)
     state[OPEN] = state[COMMA] = -1
+    state[WRONG] = SOUND
     return state
 
 
 def _scan_elements(buf: Bytes, stop: int, in_list: int, state: Numbers, out: Numbers) -> int:  # noqa: PLR0912, PLR0915
     """Elements of a list (`in_list`) or values one behind the other, from state[POS] to `stop`; how many were found.
 
-    Ends early where `out` is full or the list's closing bracket was read (state[ENDED]). One long loop: a state
-    machine reads better in one piece than in twelve.
+    Ends early where `out` is full, where the list's closing bracket was read (state[ENDED]), and inside of an element
+    where text stands beside a quote (state[WRONG], the place): of a quote too many, all text behind it is turned
+    inside out, and without this the element would reach to the end of the file. One long loop: a state machine reads
+    better in one piece than in twelve.
     """
     i, nest, string, begin, last = state[POS], state[NEST], state[STRING], state[OPEN], state[LAST]
     keys, deepest, long, run = state[KEYS], state[DEEPEST], state[LONGNUM], state[RUN]
     closed, comma, ended = state[CLOSED], state[COMMA], state[ENDED]
+    prev, wrong = state[PREV], state[WRONG]
     n, room = 0, len(out) - 2
     while i < stop and n < room and not ended:
         c = buf[i]
@@ -81,13 +88,22 @@ def _scan_elements(buf: Bytes, stop: int, in_list: int, state: Numbers, out: Num
             if c == 34:
                 string = 0
                 last = i + 1
+                prev = np.int64(34)
             i += 1
             continue
         if c == 32 or c == 10 or c == 13 or c == 9:  # noqa: PLR1714
             run = 0
             i += 1
             continue
-        if nest == 0:
+        if nest > 0:
+            if prev == 34:
+                beside_text = not (c == 44 or c == 58 or c == 125 or c == 93)  # noqa: PLR1714
+            else:
+                beside_text = c == 34 and not (prev == 44 or prev == 58 or prev == 123 or prev == 91)  # noqa: PLR1714
+            if beside_text and wrong == SOUND:
+                wrong = i
+                break
+        else:
             finish = c == 44 or (c == 93 and in_list)
             beside = closed and (c == 123 or c == 91)  # noqa: PLR1714
             if begin >= 0 and (finish or beside):
@@ -108,6 +124,7 @@ def _scan_elements(buf: Bytes, stop: int, in_list: int, state: Numbers, out: Num
                 continue
             if begin < 0:
                 begin, keys, deepest, long, run = i, np.int64(0), np.int64(0), np.int64(0), np.int64(0)
+                wrong = np.int64(SOUND)
         if c == 34:
             string = 1
             run = 0
@@ -126,11 +143,13 @@ def _scan_elements(buf: Bytes, stop: int, in_list: int, state: Numbers, out: Num
                     closed = np.int64(1)
             elif c == 58:
                 keys += 1
+        prev = np.int64(c)
         i += 1
         last = i
     state[POS], state[NEST], state[STRING], state[OPEN], state[LAST] = i, nest, string, begin, last
     state[KEYS], state[DEEPEST], state[LONGNUM], state[RUN] = keys, deepest, long, run
     state[CLOSED], state[COMMA], state[ENDED] = closed, comma, ended
+    state[PREV], state[WRONG] = prev, wrong
     return n
 
 

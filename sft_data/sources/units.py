@@ -167,12 +167,14 @@ def _looks_like_lines(body: bytes) -> bool:
     lines = [line.strip() for line in body.split(b"\n", 200)[:200] if line.strip()]
     if not lines or body[:1] not in (b"[", b"{"):
         return True
-    objects = sum(line.startswith(b"{") and _is_value(line) for line in lines)
+    begun = [line for line in lines if line.startswith(b"{")]
+    objects = sum(map(_is_value, begun))
     if body.startswith(b"["):
         return objects * 2 > len(lines)
     if len(lines) == 1:
         return not _WRAPPED.match(body)
-    return _is_value(lines[0]) or objects * 4 >= len(lines)
+    # Of an object over several lines at most every second line begins with a brace; rows that are all broken are lines.
+    return _is_value(lines[0]) or objects * 4 >= len(lines) or len(begun) * 5 >= len(lines) * 4
 
 
 def _is_value(line: bytes) -> bool:

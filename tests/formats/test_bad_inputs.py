@@ -76,6 +76,13 @@ CASES: dict[str, tuple[str, bytes, int, list[tuple[int, str]]]] = {
     "lines, carriage returns": ("a.jsonl", LINES.replace(b"\n", b"\r\n"), 3, OK),
     "lines, blank lines keep their numbers": ("a.jsonl", a + b"\n\n  \n{\n" + b, 2, [(3, BAD)]),
     "lines, cut off": ("a.jsonl", LINES[:-9], 2, [(2, BAD)]),
+    "lines, all of them broken": (
+        "a.jsonl",
+        LINES.replace(b'", "', b'" "'),
+        0,
+        [(0, BAD), (1, BAD), (2, BAD)],
+    ),
+    "lines, all of them cut": ("a.jsonl", b"\n".join([a[:-4], b[:-4], c[:-4]]), 0, [(0, BAD), (1, BAD), (2, BAD)]),
     "lines, two values on one": ("a.jsonl", a + b" " + b + b"\n" + c, 1, [(0, BAD)]),
     "lines, comma behind": ("a.jsonl", a + b",\n" + b + b"\n", 1, [(0, BAD)]),
     "lines, one value over two": (

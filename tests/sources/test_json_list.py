@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import random
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sft_data.sources import json_list
 from sft_data.sources.files import find_files
 from sft_data.sources.json_list import read_list
 from sft_data.sources.rows import Broken
+from sft_data.sources.scan import scan_elements
 from sft_data.sources.settings import Limits, Source
 from sft_data.sources.units import units
 from tests.frames import SHARED, needs_shared
@@ -154,6 +157,39 @@ def test_two_broken_neighbours_in_a_pretty_list_are_two_rejections() -> None:
     values, broken = read_bytes(text.encode())
     assert values == ROWS[:4] + ROWS[6:]
     assert [one.row for one in broken] == [4, 5]
+
+
+def many(rows: int, share: float) -> tuple[bytes, int]:
+    """A list in which a share of the rows has a quote too many, and all texts hold brackets and what looks like a row."""
+    chance = random.Random(1)
+    texts, hit = [], 0
+    for i in range(rows):
+        said = 'see "this": {"instruction": "inner", "x": [1, 2]} {braces} [ ' * 2
+        text = json.dumps({"instruction": f"q{i} what, and why: do you know?", "input": "", "output": said})
+        if chance.random() < share:
+            place, hit = chance.randrange(1, len(text)), hit + 1
+            text = text[:place] + '"' + text[place:]
+        texts.append(text)
+    return ("[" + ", ".join(texts) + "]").encode(), hit
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5])
+def test_the_work_grows_with_the_text_and_not_with_its_square(share: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[int] = []
+
+    def counting(view: Any, stop: int, in_list: int, state: Any, out: Any) -> int:
+        before = int(state[json_list.POS])
+        found = scan_elements(view, stop, in_list, state, out)
+        looked.append(int(state[json_list.POS]) - before)
+        return found
+
+    monkeypatch.setattr(json_list, "scan_elements", counting)
+    text, hit = many(16_000, share)
+    source = Source(name="s", path="x")
+    found = list(read_list(pieces_of(text, 2**22), source, 1, 4096, layout="list"))
+    assert sum(len(rows.values) for rows in found) >= 16_000 - hit
+    assert sum(len(rows.broken) for rows in found) >= hit * 0.5
+    assert sum(looked) < 6 * len(text)
 
 
 def test_inner_objects_that_begin_like_rows_are_not_taken_for_rows() -> None:
