@@ -160,7 +160,7 @@ def test_two_broken_neighbours_in_a_pretty_list_are_two_rejections() -> None:
 
 
 def many(rows: int, share: float) -> tuple[bytes, int]:
-    """A list in which a share of the rows has a quote too many, and all texts hold brackets and what looks like a row."""
+    """A list in which a share of the rows has a quote too many, and texts hold brackets and inner rows."""
     chance = random.Random(1)
     texts, hit = [], 0
     for i in range(rows):
