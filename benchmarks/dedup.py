@@ -28,6 +28,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 SHARD = 8192
 ALONE = "\u0e00-\u0eff\u1000-\u11ff\u1780-\u17ff\u3040-\u318f\u3400-\u9fff\uac00-\ud7ff"
+HAN = re.compile("[\u4e00-\u9fff]")
+PARTS = (2, 3, 3, 4, 5, 5)  # halves of real rows that a new row is made of
 UNIT = re.compile(rf"[{ALONE}]|[^\W{ALONE}]+")
 ONE_THREAD = dict.fromkeys(
     ("POLARS_MAX_THREADS", "RAYON_NUM_THREADS", "OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"
@@ -81,21 +83,30 @@ def changed(draw: random.Random, text: str) -> str:
     return "".join(pieces)
 
 
+def half(draw: random.Random, text: str) -> str:
+    """The first or the second half."""
+    return text[: len(text) // 2] if draw.random() < 0.5 else text[len(text) // 2 :]
+
+
 def make_corpus(data: Path, rows: int, path: Path) -> None:
-    """Real rows (half of all at most), then near copies (45 %) and new rows of halves of two real ones (55 %)."""
+    """Real rows (half of all at most), new rows of halves of two to five real ones of one language, near copies (45 %).
+
+    A million of them are 614 MB of text.
+    """
     import polars as pl
 
     draw = random.Random(rows)
     real = list(real_rows(data))
     real = draw.sample(real, min(len(real), rows // 2))
+    alike = [[row for row in real if bool(HAN.search(row[1])) == han] for han in (False, True)]
     pairs = list(real)
+    while len(pairs) < rows * 0.55:
+        pool = alike[draw.random() < len(alike[1]) / len(real)]
+        parts = [draw.choice(pool) for _ in range(draw.choice(PARTS))]
+        pairs.append(tuple("\n".join(half(draw, part[side]) for part in parts) for side in (0, 1)))  # type: ignore[arg-type]
     while len(pairs) < rows:
-        left, right = draw.choice(real), draw.choice(real)
-        if draw.random() < 0.45:
-            both = draw.random() < 0.5
-            pairs.append((changed(draw, left[0]) if both else left[0], changed(draw, left[1])))
-        else:
-            pairs.append(tuple(a[: len(a) // 2] + b[len(b) // 2 :] for a, b in zip(left, right, strict=True)))  # type: ignore[arg-type]
+        asked, said = pairs[draw.randrange(int(rows * 0.55))]
+        pairs.append((changed(draw, asked) if draw.random() < 0.5 else asked, changed(draw, said)))
     frame = pl.DataFrame(pairs, schema=["asked", "said"], orient="row").select(
         id=pl.int_range(pl.len()).cast(pl.String),
         text=pl.concat_str("asked", "said", separator="\n"),
@@ -131,6 +142,7 @@ def run_sft_data(path: Path, threshold: float, criterion: str, column: str) -> l
     import pyarrow.parquet as pq
 
     sys.path.insert(0, str(ROOT))
+    from sft_data.cells import map_arrow, write_arrow
     from sft_data.dedup.near import NearDedup
 
     stage = NearDedup.model_validate({"threshold": threshold, "criterion": criterion, "same_numbers": False})
@@ -141,8 +153,8 @@ def run_sft_data(path: Path, threshold: float, criterion: str, column: str) -> l
             frame = pl.from_arrow(batch)
             assert isinstance(frame, pl.DataFrame)  # noqa: S101
             shard = frame.select("id", messages=column, tools=pl.lit(None, dtype=pl.String))
-            stage.sketch(shard).write_ipc(folder / f"{number:05}.arrow", compression="uncompressed")
-        sketches = [pl.read_ipc(file) for file in sorted(folder.iterdir())]
+            write_arrow(stage.sketch(shard), folder / f"{number:05}.arrow")
+        sketches = [map_arrow(file) for file in sorted(folder.iterdir())]
         decision = stage.decide(sketches)
         return pl.concat([sketch["id"] for sketch in sketches]).gather(decision.rejected["row"]).to_list()
     finally:
@@ -207,7 +219,7 @@ def measure(tool: str, path: Path, threshold: float) -> dict[str, Any] | None:
     """Run one tool in a process of its own; its CPU seconds, wall seconds, peak memory and removed ids."""
     out = path.parent / "removed.json"
     out.unlink(missing_ok=True)
-    command = [sys.executable, __file__, "--worker", tool, "--file", str(path), "--threshold", str(threshold)]
+    command = [os.environ.get("PEER_PYTHON", sys.executable), __file__, "--worker", tool, "--file", str(path), "--threshold", str(threshold)]
     started = time.perf_counter()
     process = subprocess.Popen([*command, "--out", str(out)], env=os.environ | ONE_THREAD)
     _, status, usage = os.wait4(process.pid, 0)

@@ -155,17 +155,12 @@ class NearDedup(StageConfig):
         return [sketch for sketch, _ in pairs], known.alias("id")
 
     def _pairs(self, sketches: Sequence[pl.DataFrame]) -> tuple[dict[str, matching.Buckets], matching.Sets]:
-        """Which rows could be near in each relation, and the shingles of all that could."""
-        rows = sum(sketch.height for sketch in sketches)
+        """Which rows could be near in each relation, and the shingles of all."""
         names = dict.fromkeys((*_RELATIONS[self.criterion], *_CLUSTERED))
+        sets = _sets(sketches)
         if self.candidates == "exact":
-            sets = _gather(sketches, np.ones(rows, dtype=np.bool_))
             return {name: prefix_buckets(sets, _PARTS_OF[name], self.threshold) for name in names}, sets
-        shared = {name: matching.buckets(_matrix(sketches, name)) for name in names}
-        wanted = np.zeros(rows, dtype=np.bool_)
-        for each in shared.values():
-            wanted |= each.rows()
-        return shared, _gather(sketches, wanted)
+        return {name: matching.buckets([_rows(sketch[name]) for sketch in sketches]) for name in names}, sets
 
     def _relations(self, shared: dict[str, matching.Buckets], keys: npt.NDArray[np.uint64]) -> list[matching.Buckets]:
         """The relations in which a row's twin is looked up.
@@ -188,13 +183,26 @@ class NearDedup(StageConfig):
 
 def _array(name: str, values: npt.NDArray[Any]) -> pl.Series:
     """A matrix as a column of fixed-size arrays, which is read back without a copy."""
-    flat = pa.array(np.ascontiguousarray(values).reshape(-1))
-    return pl.Series(name, pa.FixedSizeListArray.from_arrays(flat, values.shape[1]))
+    return pl.Series(name, pa.FixedSizeListArray.from_arrays(_arrow(values), values.shape[1]))
 
 
 def _lists(values: npt.NDArray[np.uint64], sizes: npt.NDArray[np.int64]) -> pl.Series:
     offsets = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(sizes)])
-    return pl.Series("shingles", pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(values)))
+    return pl.Series("shingles", pa.LargeListArray.from_arrays(_arrow(offsets), _arrow(values)))
+
+
+def _arrow(values: npt.NDArray[Any]) -> pa.Array:
+    """An array as it lies in memory (`pyarrow.array` would import pandas to look at it: a quarter of a second)."""
+    flat = np.ascontiguousarray(values).reshape(-1)
+    return pa.Array.from_buffers(pa.from_numpy_dtype(flat.dtype), len(flat), [None, pa.py_buffer(flat)])
+
+
+def _numpy(array: pa.Array, kind: type[np.generic]) -> npt.NDArray[Any]:
+    """The values of an array without nulls as they lie (its own `to_numpy` imports pandas too)."""
+    buffer = array.buffers()[1]
+    if buffer is None:
+        return np.empty(0, dtype=kind)
+    return np.frombuffer(buffer, dtype=kind)[array.offset : array.offset + len(array)]
 
 
 def _matrix(sketches: Sequence[pl.DataFrame], name: str) -> npt.NDArray[Any]:
@@ -206,19 +214,13 @@ def _rows(column: pl.Series) -> npt.NDArray[Any]:
     return column.explode(empty_as_null=False).to_numpy().reshape(-1, width)
 
 
-def _gather(sketches: Sequence[pl.DataFrame], wanted: npt.NDArray[np.bool_]) -> matching.Sets:
-    """The shingle sets of the wanted rows; the others are nobody's candidates."""
-    counts = _matrix(sketches, "counts")
-    sizes = np.where(wanted, counts.sum(axis=1, dtype=np.int64), 0)
-    starts = np.cumsum(sizes) - sizes
-    values = np.empty(int(sizes.sum()), dtype=np.uint64)
-    row = 0
-    for sketch in sketches:
-        lists = sketch["shingles"].rechunk().to_arrow()
-        here = slice(row, row + sketch.height)
-        matching.copy_sets(lists.offsets.to_numpy(), lists.values.to_numpy(), wanted[here], starts[here], values)
-        row += sketch.height
-    return matching.Sets(_matrix(sketches, "keys"), counts, _matrix(sketches, "numbers"), starts, values)
+def _sets(sketches: Sequence[pl.DataFrame]) -> matching.Sets:
+    """The shingle sets of all rows, where they lie."""
+    lists = [sketch["shingles"].rechunk().to_arrow() for sketch in sketches]
+    values, places = matching.window([_numpy(each.values, np.uint64) for each in lists])
+    starts = [_numpy(each.offsets, np.int64)[:-1] + place for each, place in zip(lists, places, strict=True)]
+    keys, counts, numbers = (_matrix(sketches, name) for name in ("keys", "counts", "numbers"))
+    return matching.Sets(keys, counts, numbers, np.concatenate(starts), values)
 
 
 def _join_equal(

@@ -1,4 +1,5 @@
 import itertools
+import subprocess
 import sys
 import unicodedata
 
@@ -8,8 +9,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from sft_data.dedup import shingles
+from sft_data.dedup import shingles, units
 from sft_data.dedup.shingles import ShingleSets, composed, shingle_sets
+from sft_data.dedup.units import unit_table
 from tests.dedup import oracle
 
 
@@ -148,3 +150,18 @@ def test_composed_text_is_nfc_for_every_character() -> None:
 def test_long_text_that_repeats_itself_has_few_shingles() -> None:
     found = sets_of("spam " * 5000, "la lu " * 3000)
     assert found.counts.tolist() == [1, 2]
+
+
+def test_unit_table_made_by_blocks_is_the_one_made_character_by_character(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = unit_table()
+    monkeypatch.setattr(units, "_common_entry", lambda first, size: None)
+    assert (unit_table.__wrapped__() == whole).all()
+
+
+def test_sketch_and_decision_do_not_import_pandas() -> None:
+    told = (
+        "import sys; from tests.frames import chat, conversations; from sft_data.dedup.near import NearDedup;"
+        "stage = NearDedup(); stage.decide([stage.sketch(conversations(chat('a', 'Yes.')))]);"
+        "sys.exit('pandas' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", told], check=False).returncode == 0
