@@ -7,7 +7,8 @@ text, prompt and answer in one, at the same threshold by the same shingles (5 un
 `sft-data` is also timed with its default criterion, prompt and
 answer each on its own. A removal counts as wrong where no row that the
 tool kept is within the threshold, by exact Jaccard similarity; a sample of removals is checked in plain Python.
-Tools that are not installed are left out: `pip install datasketch rensa`.
+Tools that are not installed are left out: `pip install datasketch rensa`, here or in environments
+whose interpreters are named by `--pythons`.
 """
 
 from __future__ import annotations
@@ -215,11 +216,11 @@ NEEDS = {"datasketch": "datasketch", "rensa": "rensa"}
 # ------------------------------------------------------------------------------------------------- measuring
 
 
-def measure(tool: str, path: Path, threshold: float) -> dict[str, Any] | None:
+def measure(tool: str, python: str, path: Path, threshold: float) -> dict[str, Any] | None:
     """Run one tool in a process of its own; its CPU seconds, wall seconds, peak memory and removed ids."""
     out = path.parent / "removed.json"
     out.unlink(missing_ok=True)
-    command = [os.environ.get("PEER_PYTHON", sys.executable), __file__, "--worker", tool, "--file", str(path), "--threshold", str(threshold)]
+    command = [python, __file__, "--worker", tool, "--file", str(path), "--threshold", str(threshold)]
     started = time.perf_counter()
     process = subprocess.Popen([*command, "--out", str(out)], env=os.environ | ONE_THREAD)
     _, status, usage = os.wait4(process.pid, 0)
@@ -266,11 +267,13 @@ def wrong_removals(path: Path, removed: list[str], threshold: float, sample: int
     return len(asked) - len(right), len(asked)
 
 
-def installed(tool: str) -> bool:
-    """Whether the tool can be imported here."""
-    import importlib.util
-
-    return tool not in NEEDS or importlib.util.find_spec(NEEDS[tool]) is not None
+def interpreter(tool: str, pythons: list[str]) -> str | None:
+    """The first interpreter in which the tool can be imported; this one for the project's own."""
+    if tool not in NEEDS:
+        return sys.executable
+    asked = f"import importlib.util, sys; sys.exit(importlib.util.find_spec({NEEDS[tool]!r}) is None)"
+    found = (each for each in pythons if subprocess.run([each, "-c", asked], check=False).returncode == 0)
+    return next(found, None)
 
 
 def main() -> None:
@@ -281,6 +284,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
     parser.add_argument("--work", type=Path, default=Path("/tmp/sft-data-bench"))  # noqa: S108
     parser.add_argument("--tools", nargs="+", choices=TOOLS, default=list(TOOLS))
+    parser.add_argument("--pythons", nargs="*", default=[], help="interpreters of environments that hold the peers")
     for name in ("--worker", "--file", "--out"):
         parser.add_argument(name, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -293,10 +297,11 @@ def main() -> None:
         path = args.work / f"corpus-{rows}.parquet"
         if not path.exists():
             make_corpus(args.data, rows, path)
-        compare(path, args.threshold, [tool for tool in args.tools if installed(tool)])
+        pythons = {tool: interpreter(tool, [sys.executable, *args.pythons]) for tool in args.tools}
+        compare(path, args.threshold, {tool: python for tool, python in pythons.items() if python})
 
 
-def compare(path: Path, threshold: float, tools: list[str]) -> None:
+def compare(path: Path, threshold: float, tools: dict[str, str]) -> None:
     """Print one table: every tool on one corpus."""
     import polars as pl
 
@@ -305,8 +310,8 @@ def compare(path: Path, threshold: float, tools: list[str]) -> None:
     print(f"\n{rows:,} rows, {megabytes:.0f} MB of text, threshold {threshold}, one thread")
     print(f"{'tool':30}{'CPU s':>8}{'wall s':>8}{'peak GB':>9}{'removed':>10}{'wrong':>12}{'x slower':>10}")
     first = None
-    for tool in tools:
-        found = measure(tool, path, threshold)
+    for tool, python in tools.items():
+        found = measure(tool, python, path, threshold)
         if found is None:
             continue
         first = first or found["cpu"]
