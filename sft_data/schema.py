@@ -18,6 +18,7 @@ __all__ = [
     "LOSS_WEIGHTS",
     "MESSAGE",
     "PACK_INDEX",
+    "PART",
     "RAW",
     "REJECTIONS",
     "ROLES",
@@ -128,6 +129,9 @@ SIDECAR = pl.Schema(
         "proof": pl.String(),  # how the spans were found and proved: "marks+bytes", "marks+offsets"
     }
 )
+# One more column of SIDECAR where the settings can make several samples of one row: the sample's number from 0. The
+# samples of a row stand behind one another, rows in the order of CONVERSATIONS.
+PART = pl.Schema({"part": pl.Int32()})
 
 # pack -> train. Which rows share a pack, in which order.
 PACK_INDEX = pl.Schema(

@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from sft_data.chat.marks import SLOT_END, SLOT_START, slot, split_turns
 from sft_data.chat.template import RENDER_ERRORS, ChatTemplate
@@ -48,8 +48,7 @@ class Turn(NamedTuple):
     lost: bool  # whether it has reasoning that the template does not show
 
 
-@dataclass(frozen=True)
-class Rendered:
+class Rendered(NamedTuple):
     """A conversation as text, with its assistant turns."""
 
     text: str
@@ -80,14 +79,18 @@ class TurnFinder:
         self._skeletons: dict[tuple[Any, ...], _Skeleton | None] = {}
         self.stops, self.header = self._probe(eos)
 
-    def find(self, messages: Messages, tools: Sequence[Any] | None = None) -> Rendered:
-        """Render and locate; raises Unproved."""
+    def find(
+        self, messages: Messages, tools: Sequence[Any] | None = None, *, wanted: Literal["all", "last"] = "all"
+    ) -> Rendered:
+        """Render and locate all turns, or the last one alone; raises Unproved."""
         text, marks = self._render_all(messages, tools)
         skeleton = self._skeleton_for(messages) if not tools else None
         turns = _fill(skeleton, messages, text) if skeleton else None
         how, specials = ("slots", skeleton.specials) if turns is not None and skeleton else ("prefixes", None)
         if turns is None:
-            turns = self.by_prefixes(messages, tools, text)
+            turns = self.by_prefixes(messages, tools, text, wanted=wanted)
+        if wanted == "last":
+            turns, marks = turns[-1:], None if marks is None else marks[-1:]
         if marks is None:
             return Rendered(text, turns, how, specials)
         return Rendered(text, _agree(turns, marks, text, self.stops), f"marks+{how}", specials)
@@ -100,14 +103,17 @@ class TurnFinder:
             raise Unproved("template-error", f"the chat template failed: {str(error)[:200]}") from error
         return self._without_marks(rendered)[0]
 
-    def by_prefixes(self, messages: Messages, tools: Sequence[Any] | None, text: str) -> tuple[Turn, ...]:
-        """The turns by rendering the conversation up to each of them; raises Unproved."""
+    def by_prefixes(
+        self, messages: Messages, tools: Sequence[Any] | None, text: str, *, wanted: Literal["all", "last"] = "all"
+    ) -> tuple[Turn, ...]:
+        """The turns, or the last one alone, by rendering the conversation up to each of them; raises Unproved."""
         turns = []
+        last = max((n for n, message in enumerate(messages) if message["role"] == "assistant"), default=-1)
         _check_tools(tools, text)
         for number, message in enumerate(messages):
             if message["content"].strip() not in text:
                 raise Unproved("not-rendered", f"the template alters or leaves out turn {number} ({message['role']})")
-            if message["role"] == "assistant":
+            if message["role"] == "assistant" and (wanted == "all" or number == last):
                 turns.append(self._turn_by_prefix(number, messages, tools, text))
         return tuple(turns)
 

@@ -43,6 +43,11 @@ def render_markdown(report: Report) -> str:
     parts += ["## Sources", table(("source", "rows in", "kept", "dropped", "tokens"), sources)]
     splits = [(s.name, s.rows, s.tokens, s.trained_tokens, s.packs) for s in report.splits]
     parts += ["## Splits", table(("split", "rows", "tokens", "trained tokens", "packs"), splits)]
+    if report.choices:
+        parts += [
+            "## What is trained on",
+            table(("choice", "what was chosen"), [(c.name, c.told) for c in report.choices]),
+        ]
     if report.languages:
         languages = [(share.name, share.rows, percent(share.share)) for share in report.languages]
         parts += ["## Languages", table(("language", "rows", "share"), languages)]

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from sft_data.report.choices import token_choices
 from sft_data.report.distributions import conversation_distributions, token_distributions
 from sft_data.report.ledgers import duplicates, edit_groups, rejection_groups
 from sft_data.report.model import (
@@ -63,6 +64,7 @@ def measure(folder: Path) -> Report:
         languages=_languages(folder),
         packing=packing,
         tokenizer=manifest.tokenizer,
+        choices=token_choices(folder, manifest),
         inputs=manifest.inputs,
         libraries=manifest.libraries,
         pipeline=manifest.pipeline,

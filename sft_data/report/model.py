@@ -10,6 +10,7 @@ from sft_data.store.manifest import InputFile, TokenizerEntry
 
 __all__ = [
     "Check",
+    "Choice",
     "Distribution",
     "EditGroup",
     "Example",
@@ -37,6 +38,13 @@ class Check(_Model):
     name: str
     passed: bool
     told: str = Field(description="what was measured, for a person")
+
+
+class Choice(_Model):
+    """One choice of the settings that decides what is trained on, with what it cost."""
+
+    name: str
+    told: str = Field(description="what was chosen, and what that cost in rows and tokens")
 
 
 class GateResult(_Model):
@@ -182,6 +190,7 @@ class Report(_Model):
     languages: list[Share]
     packing: list[Packing]
     tokenizer: TokenizerEntry | None
+    choices: list[Choice] = Field(default=[], description="template, what is learnt, samples, long rows")
     inputs: list[InputFile]
     libraries: dict[str, str]
     pipeline: dict[str, Any]

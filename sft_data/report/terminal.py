@@ -25,6 +25,8 @@ def print_report(console: Console, report: Report) -> None:
     if len(report.sources) > 1:
         console.print(_sources(report))
     console.print(_figures(report))
+    if report.choices:
+        console.print(_choices(report))
     console.print(_checks(report))
 
 
@@ -112,6 +114,13 @@ def _figures(report: Report) -> Table:
             number(split.packs),
             fills.get(split.name, ""),
         )
+    return table
+
+
+def _choices(report: Report) -> Table:
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for choice in report.choices:
+        table.add_row(_text(choice.name), _text(choice.told, style="dim"))
     return table
 
 

@@ -181,17 +181,20 @@ def _rejected(folder: Path, manifest: Manifest, step: StepEntry, row: _Row) -> E
 
 def _token_events(folder: Path, manifest: Manifest, row: _Row) -> Iterator[Event]:
     """Where the row's tokens lie: shard, row, spans; pack and place."""
-    found = _sidecar(folder, row.id)
-    if found is None:
-        return
-    split, number, side = found
+    for split, number, side in _sidecar(folder, row.id):
+        yield from _sample_events(folder, manifest, split, number, side)
+
+
+def _sample_events(folder: Path, manifest: Manifest, split: str, number: int, side: dict[str, Any]) -> Iterator[Event]:
+    """One sample of the row; most rows have one."""
     shard, at = _shard(folder, manifest, split, number)
     spans = [[span["turn"], span["start"], span["end"]] for span in side["spans"]]
     trained = ", ".join(f"{start}-{end} (turn {turn})" for turn, start, end in spans)
+    part = f"sample {side['part']}: " if side.get("part") is not None else ""
     yield Event(
         stage="tokenize",
         what="tokenized",
-        detail=f"{side['tokens']:,} tokens, {side['trained']:,} trained on: {trained}; row {at:,} of {shard}",
+        detail=f"{part}{side['tokens']:,} tokens, {side['trained']:,} trained on: {trained}; row {at:,} of {shard}",
         more={
             "split": split,
             "shard": shard,
@@ -200,7 +203,8 @@ def _token_events(folder: Path, manifest: Manifest, row: _Row) -> Iterator[Event
             "trained": side["trained"],
             "spans": spans,
             "proof": side["proof"],
-        },
+        }
+        | ({"part": side["part"]} if part else {}),
     )
     places = scan_table(folder, "pack_index", split).filter(pl.col("row") == number).sort("pack", "position")
     for place in places.collect().to_dicts():
@@ -209,18 +213,16 @@ def _token_events(folder: Path, manifest: Manifest, row: _Row) -> Iterator[Event
         yield Event(stage="pack", what="packed", detail=told, more={"split": split, "pack": pack, "position": position})
 
 
-def _sidecar(folder: Path, row_id: str) -> tuple[str, int, dict[str, Any]] | None:
-    """The row's split, its number in the split's tokens, and its row of the sidecar."""
+def _sidecar(folder: Path, row_id: str) -> Iterator[tuple[str, int, dict[str, Any]]]:
+    """The row's split, its numbers in the split's tokens, and its rows of the sidecar: one for each sample."""
     for split in splits_of(folder, "sidecar"):
         first = 0
         for path in parquet_files(folder, "sidecar", split):
             table = pl.scan_parquet(path)
             ids = table.select("id").with_row_index("at").filter(pl.col("id") == row_id).collect()
-            if ids.height:
-                at = int(ids["at"][0])
-                return split, first + at, table.slice(at, 1).collect().to_dicts()[0]
+            for at in ids["at"].to_list():
+                yield split, first + at, table.slice(at, 1).collect().to_dicts()[0]
             first += int(table.select(pl.len()).collect().item())
-    return None
 
 
 def _shard(folder: Path, manifest: Manifest, split: str, number: int) -> tuple[str, int]:

@@ -8,8 +8,7 @@ stop token, and no control token came out of the data.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,18 +23,18 @@ __all__ = ["Encoded", "Row", "encode_rows"]
 Ints = NDArray[np.int64]
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """A rendered row. `marked` is its text with marks around the control strings that stand in the data, if any do."""
 
     rendered: Rendered
     messages: Messages
     tools: Sequence[Any] | None = None
     marked: str | None = None
+    wanted: Literal["all", "last"] = "all"  # which of its turns were looked for
+    thoughts: Literal["learnt", "shown"] = "learnt"  # shown: its turns start where the answers do
 
 
-@dataclass(frozen=True)
-class Encoded:
+class Encoded(NamedTuple):
     """One row as tokens: ids, and [start, end) of every turn; or why there is no proof."""
 
     ids: NDArray[np.int32]
@@ -190,7 +189,7 @@ def _encode_cut(tokenizer: LoadedTokenizer, row: Row) -> Encoded:
     if _says(tokenizer, rendered, found):
         return found
     problem = Unproved("unproved-mask", "the tokens of a turn do not spell its text")
-    return replace(found, problem=problem)
+    return found._replace(problem=problem)
 
 
 def _says(tokenizer: LoadedTokenizer, row: Rendered, encoded: Encoded) -> bool:

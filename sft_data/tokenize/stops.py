@@ -7,12 +7,12 @@ with the first stop token behind it. Where these places are those that the text 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sft_data.chat.spans import TurnFinder, Unproved
+from sft_data.chat.thoughts import without_thoughts
 from sft_data.tokenize.labels import Encoded, Row
 from sft_data.tokenize.tokenizer import LoadedTokenizer
 
@@ -27,15 +27,17 @@ def confirm_by_stops(
     done = list(encoded)
     if not single:
         return done
-    agrees = _agreeing(tokenizer, finder, [encoded[n] for n in single])
+    agrees = _agreeing(
+        tokenizer, finder, [encoded[n] for n in single], np.array([rows[n].wanted == "last" for n in single])
+    )
     for number, agreed in zip(single, agrees, strict=True):
         method = "stops" if agreed else _by_prefixes(finder, rows[number])
         if method is None:
             problem = Unproved("unproved-mask", "no second derivation gives the same turns")
-            done[number] = replace(encoded[number], problem=problem)
+            done[number] = encoded[number]._replace(problem=problem)
         else:
             derivation, _, mapping = encoded[number].proof.partition("+")
-            done[number] = replace(encoded[number], proof=f"{derivation}+{method}+{mapping}")
+            done[number] = encoded[number]._replace(proof=f"{derivation}+{method}+{mapping}")
     return done
 
 
@@ -44,15 +46,19 @@ def _by_prefixes(finder: TurnFinder, row: Row) -> str | None:
     if row.rendered.proof != "slots":
         return None
     try:
-        turns = finder.by_prefixes(row.messages, row.tools, row.rendered.text)
+        turns = finder.by_prefixes(row.messages, row.tools, row.rendered.text, wanted=row.wanted)
+        if row.thoughts == "shown":
+            turns = without_thoughts(turns, row.messages, row.rendered.text)
     except Unproved:
         return None
     same = [(t.start, t.end) for t in turns] == [(t.start, t.end) for t in row.rendered.turns]
     return "prefixes" if same else None
 
 
-def _agreeing(tokenizer: LoadedTokenizer, finder: TurnFinder, rows: Sequence[Encoded]) -> list[bool]:
-    """Whether headers and stop tokens in each row's ids are where its turns start and end."""
+def _agreeing(
+    tokenizer: LoadedTokenizer, finder: TurnFinder, rows: Sequence[Encoded], last: NDArray[np.bool_]
+) -> list[bool]:
+    """Whether headers and stop tokens in each row's ids are where its turns (`last`: its last turn) start and end."""
     if finder.header is None:
         return [False] * len(rows)
     header = tokenizer.engine.encode(finder.header, add_special_tokens=False).ids
@@ -61,6 +67,8 @@ def _agreeing(tokenizer: LoadedTokenizer, finder: TurnFinder, rows: Sequence[Enc
     counts = np.array([len(row.turns) for row in rows], dtype=np.int64)
     heads = _occurrences(ids, header)
     row_of_head = np.searchsorted(bounds, heads, side="right") - 1
+    wanted = ~last[row_of_head] | np.append(row_of_head[1:] != row_of_head[:-1], True)[: len(heads)]
+    heads, row_of_head = heads[wanted], row_of_head[wanted]
     agrees: NDArray[np.bool_] = np.bincount(row_of_head, minlength=len(rows)) == counts
     heads = heads[agrees[row_of_head]]
     row_of_turn = np.repeat(np.arange(len(rows)), counts)

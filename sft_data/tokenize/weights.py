@@ -32,6 +32,8 @@ class Weights:
 
     def of(self, turn: int) -> float:
         """Weight of a turn: its own (1 where the data gives none) times that of the row, rounded as it is stored."""
+        if self is _PLAIN:
+            return 1.0
         with np.errstate(over="ignore"):
             return float(np.float32(self.row) * np.float32((self.turns or {}).get(turn, 1.0)))
 
@@ -61,23 +63,29 @@ def weights_of(frame: pl.DataFrame) -> list[Weights]:
     return found
 
 
-def everything(turns: Sequence[tuple[int, int, int]], messages: int, length: int, weights: Weights) -> list[Span]:
-    """Spans over all `length` tokens of a row of so many messages, whose answers are `turns`: (message, start, end).
+def everything(
+    turns: Sequence[tuple[int, int, int]], numbers: Sequence[int], length: int, weights: Weights
+) -> list[Span]:
+    """Spans over all `length` tokens of a sample whose answers are `turns`: (place among the messages, start, end).
+
+    `numbers` are those of its messages in the conversation.
 
     What lies between two answers belongs to the messages between them; it has the smallest of their weights. One
     span where all has the weight 1.
     """
-    spans = list(_stretches(turns, messages, length, weights))
+    spans = list(_stretches(turns, numbers, length, weights))
     if all(span.weight == 1.0 for span in spans):
         return [Span(-1, 0, length, 1.0)]
     return [span for span in spans if span.weight > 0 and span.start < span.end]
 
 
-def _stretches(turns: Sequence[tuple[int, int, int]], messages: int, length: int, weights: Weights) -> Iterator[Span]:
+def _stretches(
+    turns: Sequence[tuple[int, int, int]], numbers: Sequence[int], length: int, weights: Weights
+) -> Iterator[Span]:
     message, place = 0, 0
-    for turn, start, end in [*turns, (messages, length, length)]:
-        between = [weights.of(number) for number in range(message, turn)]
+    for turn, start, end in [*turns, (len(numbers), length, length)]:
+        between = [weights.of(number) for number in numbers[message:turn]]
         yield Span(-1, place, start, min(between, default=weights.of(-1)))
         if start < end:
-            yield Span(turn, start, end, weights.of(turn))
+            yield Span(numbers[turn], start, end, weights.of(numbers[turn]))
         message, place = turn + 1, end
