@@ -28,6 +28,7 @@ from sft_data.pipeline import Pipeline
 from sft_data.plan import Step, plan
 from sft_data.reuse import Outlook, outlook, remember
 from sft_data.schema import EDITS, REJECTIONS, empty
+from sft_data.sources.settings import NOT_CONTENT
 from sft_data.stage import DatasetStage, Outcome, ShardStage, StageConfig, run_dataset_stage, run_stage
 from sft_data.store.layout import CACHE
 from sft_data.store.read import find_by_fingerprint
@@ -242,7 +243,7 @@ def _read(step: Step, work: Work) -> list[Cell]:
     stamps = {file.name: (file.path, stamp) for file, stamp in zip(reading.files, reading.stamps, strict=True)}
     sizes = {file.name: file.size for file in reading.files}
     libraries = library_versions(("orjson",))
-    settings = reading.source.model_dump(mode="json", exclude={"path", "weight"})
+    settings = reading.source.model_dump(mode="json", exclude=set(NOT_CONTENT))
     tasks = [
         Task(
             digest(

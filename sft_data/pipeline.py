@@ -34,7 +34,8 @@ from sft_data.formats.ingest import CODES
 from sft_data.mix import Mix
 from sft_data.pack.plan import Pack
 from sft_data.privacy.personal_data import PersonalData
-from sft_data.sources.files import find_files
+from sft_data.sources.files import look_for_files
+from sft_data.sources.remote import is_url, secret_in
 from sft_data.sources.settings import Source
 from sft_data.split import Split
 from sft_data.stage import StageConfig
@@ -209,11 +210,11 @@ def _missing_things(data: Mapping[str, Any]) -> Iterator[str]:
             source = Source.model_validate(entry)
         except ValidationError:
             path = entry.get("path")
-            if not isinstance(path, str):
+            if not isinstance(path, str) or (is_url(path) and secret_in(path)):
                 continue
             source = Source.model_construct(name=str(entry.get("name", number)), path=path)
         try:
-            find_files(source)
+            look_for_files(source)
         except SftDataError as error:
             yield f"sources.{number}.path: {error}"
     tokenize = data.get("tokenize")

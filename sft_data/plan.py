@@ -12,7 +12,7 @@ from sft_data.formats import detect
 from sft_data.formats.ingest import REVISION, Unit, units
 from sft_data.pipeline import Pipeline
 from sft_data.sources.files import SourceFile, find_files
-from sft_data.sources.settings import Source
+from sft_data.sources.settings import NOT_CONTENT, Source
 from sft_data.stage import StageConfig
 from sft_data.store.manifest import InputFile
 
@@ -36,7 +36,7 @@ class Reading:
     def inputs(self) -> list[InputFile]:
         """For the manifest."""
         return [
-            InputFile(source=self.source.name, file=file.name, sha256=sha, bytes=file.size)
+            InputFile(source=self.source.name, file=file.name, sha256=sha, bytes=file.size, origin=file.origin)
             for file, sha in zip(self.files, self.hashes, strict=True)
         ]
 
@@ -96,7 +96,7 @@ def plan_reading(source: Source) -> Reading:
 
 
 def _reading_step(reading: Reading) -> Step:
-    settings = reading.source.model_dump(mode="json", exclude={"path", "weight"}) | {"format": reading.format}
+    settings = reading.source.model_dump(mode="json", exclude=set(NOT_CONTENT)) | {"format": reading.format}
     files = [[file.name, sha] for file, sha in zip(reading.files, reading.hashes, strict=True)]
     libraries = library_versions(("orjson",))
     fingerprint = digest("read", REVISION, settings, files, libraries)

@@ -15,6 +15,7 @@ from sft_data.build import curate
 from sft_data.formats.detect import Detection, detect
 from sft_data.formats.ingest import read_unit
 from sft_data.schema import CONVERSATIONS, empty
+from sft_data.sources import hub
 from sft_data.sources.files import find_files
 from sft_data.sources.settings import Source
 from sft_data.sources.units import units
@@ -51,7 +52,9 @@ def _names(paths: Sequence[str]) -> list[str]:
     """Short, different names for the sources."""
     names: list[str] = []
     for path in paths:
-        plain = re.sub(r"[^a-z0-9]+", "-", Path(path).name.split(".")[0].lower().replace("*", "")).strip("-")
+        plain = re.sub(
+            r"[^a-z0-9]+", "-", Path(path).name.split(".")[0].partition("@")[0].lower().replace("*", "")
+        ).strip("-")
         base, number = plain or "source", 2
         name = base
         while name in names:
@@ -61,7 +64,7 @@ def _names(paths: Sequence[str]) -> list[str]:
 
 
 def _look(name: str, path: str) -> _Seen:
-    source = Source(name=name, path=path)
+    source = hub.choice_of(Source(name=name, path=path))
     files = find_files(source)
     detection = detect(source, files)
     sample = [empty(CONVERSATIONS)]
@@ -97,7 +100,8 @@ def _sources(seen: Sequence[_Seen]) -> list[str]:
         lines += [f"  #   {' '.join(line.split())}" for line in told.evidence]
         lines.append(f"  # languages of the first rows: {shares or 'none'}")
         path = json.dumps(each.source.path, ensure_ascii=False)
-        lines.append(f"  - {{name: {each.source.name}, path: {path}, format: {told.format}}}")
+        split = f", split: {each.source.split}" if each.source.split is not None else ""
+        lines.append(f"  - {{name: {each.source.name}, path: {path}{split}, format: {told.format}}}")
     return lines
 
 

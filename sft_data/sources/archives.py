@@ -27,11 +27,11 @@ def members(file: SourceFile, head: bytes) -> list[tuple[str, Text]]:
     try:
         names = sorted(_zip_names(file) if kind == "zip" else _tar_names(file))
     except (OSError, EOFError, zipfile.BadZipFile, tarfile.TarError) as error:
-        raise SourceError(f"{file.path} is a damaged {kind} archive: {error}; get it again or leave it out") from error
+        raise SourceError(f"{file.place} is a damaged {kind} archive: {error}; get it again or leave it out") from error
     data = [name for name in names if plain_suffix(PurePosixPath(name)) in TEXT_SUFFIXES]
     if not data:
         found = ", ".join(names[:5]) or "nothing"
-        raise SourceError(f"{file.path} holds no member that ends in {sorted(TEXT_SUFFIXES)}; it holds {found}")
+        raise SourceError(f"{file.place} holds no member that ends in {sorted(TEXT_SUFFIXES)}; it holds {found}")
     return [(f"{file.name}/{name}", Text("none", "utf-8", "zip" if kind == "zip" else "tar", name)) for name in data]
 
 
@@ -46,7 +46,7 @@ def _zip_names(file: SourceFile) -> Iterator[str]:
     with zipfile.ZipFile(file.path) as archive:
         infos = archive.infolist()
         if len(infos) > _MOST_MEMBERS:
-            raise SourceError(f"{file.path} has {len(infos)} members; at most {_MOST_MEMBERS} are read")
+            raise SourceError(f"{file.place} has {len(infos)} members; at most {_MOST_MEMBERS} are read")
         yield from {info.filename for info in infos if not info.is_dir()}
 
 
@@ -55,7 +55,7 @@ def _tar_names(file: SourceFile) -> Iterator[str]:
     with tarfile.open(file.path) as archive:
         for number, member in enumerate(archive):
             if number >= _MOST_MEMBERS:
-                raise SourceError(f"{file.path} has more than {_MOST_MEMBERS} members")
+                raise SourceError(f"{file.place} has more than {_MOST_MEMBERS} members")
             if member.isfile():
                 names.add(member.name)
     yield from names

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
-from pathlib import Path, PurePath
+from pathlib import Path, PurePath, PurePosixPath
+from urllib.parse import unquote, urlsplit
 
 from sft_data.errors import SourceError
+from sft_data.sources import hub
+from sft_data.sources.remote import Entry, fetch, is_url, list_url
 from sft_data.sources.settings import Source
 
-__all__ = ["TEXT_SUFFIXES", "SourceFile", "find_files", "plain_suffix"]
+__all__ = ["TABLE_SUFFIXES", "TEXT_SUFFIXES", "SourceFile", "find_files", "look_for_files", "plain_suffix"]
 
 # In a folder only files with one of these endings are data; a README beside them is not.
 TEXT_SUFFIXES = frozenset({".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".yaml", ".yml"})
 TABLE_SUFFIXES = frozenset({".parquet", ".arrow"})
 ARCHIVE_SUFFIXES = frozenset({".zip", ".tar", ".tgz", ".tbz2", ".txz"})
 PACKED_SUFFIXES = frozenset({".gz", ".zst", ".zstd", ".bz2", ".xz"})
+_SPLITS = "dataset_dict.json"  # stands in a folder that `save_to_disk` wrote of several splits
 # What `save_to_disk` writes beside its Arrow files: about the data, not data.
-_DESCRIPTIONS = frozenset({"dataset_info.json", "state.json", "dataset_dict.json"})
+_DESCRIPTIONS = frozenset({"dataset_info.json", "state.json", _SPLITS})
 _MAGIC = frozenset("*?[")
 
 
@@ -30,6 +34,12 @@ class SourceFile:
     name: str
     path: Path
     size: int  # bytes on disk
+    origin: str | None = field(default=None, compare=False)  # the URL that `path` is a copy of
+
+    @property
+    def place(self) -> str:
+        """Where the user finds the file: its URL, or its path."""
+        return self.origin or str(self.path)
 
     def sha256(self) -> str:
         """Hex digest of the file's bytes, read in pieces."""
@@ -40,17 +50,91 @@ class SourceFile:
 def find_files(source: Source, base: Path | None = None) -> list[SourceFile]:
     """The files that `source.path` names, sorted by name. A relative path starts at `base`, else where the user is.
 
-    A folder gives every data file below it; hidden files are left out. Nothing found is a SourceError that tells
-    what was looked for, in which folder, and what is there.
+    A folder gives every data file below it; hidden files are left out. Files at a URL are fetched into the local
+    cache first. Nothing found is a SourceError that tells what was looked for, in which folder, and what is there.
     """
-    pattern = (base or Path.cwd()) / Path(source.path).expanduser()
+    path = _local(source.path)
+    if path is None:
+        entries = _entries_at(source)
+        copies = zip(entries, fetch(entries), strict=True)
+        return [SourceFile(entry.name, copy, copy.stat().st_size, entry.url) for entry, copy in copies]
+    pattern = (base or Path.cwd()) / path
     if pattern.is_file():
+        _refuse_split(source)
         return [_source_file(pattern, pattern.parent)]
     folder, found = (pattern, _inside(pattern)) if pattern.is_dir() else _matching(pattern)
     files = sorted(_source_file(path, folder) for path in found)
     if not files:
         raise SourceError(_nothing_found(source, pattern, folder))
-    return files
+    splits = _splits([file.name for file in files]) if (pattern / _SPLITS).is_file() else []
+    wanted = _of_split(source, splits)
+    return files if wanted is None else [file for file in files if file.name.startswith(f"{wanted}/")]
+
+
+def look_for_files(source: Source) -> None:
+    """SourceError where `source.path` names nothing; fetches no file."""
+    if _local(source.path) is None:
+        _entries_at(source)
+    else:
+        find_files(source)
+
+
+def _local(path: str) -> Path | None:
+    """A path on this machine, also where it is written as file://...; None of any other URL."""
+    if not is_url(path):
+        return Path(path).expanduser()
+    parts = urlsplit(path)
+    return Path(unquote(parts.path)) if parts.scheme in {"file", "local"} else None
+
+
+def _entries_at(source: Source) -> list[Entry]:
+    """The data files at a URL, or those of a split of a data set of the hub."""
+    if hub.is_dataset(source.path):
+        return hub.files_of(source)
+    url = hub.pinned(source.path)
+    listing = list_url(url)
+    entries = listing.entries
+    if listing.kind != "file":
+        entries = [entry for entry in entries if not any(part.startswith(".") for part in entry.name.split("/"))]
+    splits = _splits([entry.name for entry in entries]) if _SPLITS in {entry.name for entry in entries} else []
+    if listing.kind == "folder":
+        entries = [entry for entry in entries if is_data(PurePosixPath(entry.name))]
+    if not entries:
+        there = listing.near or [entry.name for entry in listing.entries]
+        raise SourceError(f"source `{source.name}`: nothing found at {source.path!r}; there are {_shown(there, url)}")
+    wanted = _of_split(source, splits)
+    return entries if wanted is None else [entry for entry in entries if entry.name.startswith(f"{wanted}/")]
+
+
+def _splits(names: list[str]) -> list[str]:
+    """The folders in which `save_to_disk` wrote the splits."""
+    return sorted({name.partition("/")[0] for name in names if "/" in name})
+
+
+def _of_split(source: Source, splits: list[str]) -> str | None:
+    """The split to be read of those that are there; None: all files."""
+    if not splits:
+        _refuse_split(source)
+        return None
+    if source.split is None and len(splits) > 1:
+        raise SourceError(
+            f"source `{source.name}`: {source.path!r} holds the splits {', '.join(splits)}: name one in `split`, or all"
+        )
+    if source.split in {None, "all"}:
+        return None
+    if source.split not in splits:
+        raise SourceError(
+            f"source `{source.name}`: {source.path!r} has no split {source.split!r}; it has {', '.join(splits)}"
+        )
+    return source.split
+
+
+def _refuse_split(source: Source) -> None:
+    if source.split is not None or source.subset is not None:
+        raise SourceError(
+            f"source `{source.name}`: `split` and `subset` choose from a data set of the hub (hf://datasets/ORG/NAME; "
+            f"`split` also from a folder of save_to_disk); {source.path!r} is none: name its files instead"
+        )
 
 
 def _source_file(path: Path, folder: Path) -> SourceFile:
@@ -107,8 +191,12 @@ def _nothing_found(source: Source, pattern: Path, folder: Path) -> str:
 
 
 def _listing(folder: Path, wanted: str) -> str:
-    names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
-    near = get_close_matches(wanted, names, n=3, cutoff=0.5)
+    return _shown([path.name for path in folder.iterdir() if not path.name.startswith(".")], wanted)
+
+
+def _shown(found: list[str], wanted: str) -> str:
+    names = sorted(found)
+    near = get_close_matches(wanted.rpartition("/")[2], names, n=3, cutoff=0.5)
     if near:
         return "near matches: " + ", ".join(repr(name) for name in near)
     shown = ", ".join(repr(name) for name in names[:8])

@@ -8,7 +8,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-__all__ = ["PLACEHOLDER", "Container", "Format", "Limits", "Rules", "Source", "Template"]
+from sft_data.sources.remote import is_url, secret_in
+
+__all__ = ["NOT_CONTENT", "PLACEHOLDER", "Container", "Format", "Limits", "Rules", "Source", "Template"]
 
 Format = Literal[
     "auto",
@@ -26,6 +28,10 @@ Format = Literal[
 ]
 Container = Literal["auto", "json", "jsonl", "csv", "tsv", "yaml", "parquet", "arrow"]
 Encoding = Literal["auto", "utf-8", "utf-16", "utf-32", "gb18030", "big5", "shift_jis", "euc_kr", "latin-1", "cp1252"]
+
+
+# Settings of a source that say where its rows are and how often they are packed, not what they become.
+NOT_CONTENT = frozenset({"path", "subset", "split", "weight"})
 
 
 class Limits(BaseModel):
@@ -94,7 +100,15 @@ class Source(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", description="short name, the first part of every row's id")
-    path: str = Field(min_length=1, description="a file, a glob such as data/*.json, or a folder")
+    path: str = Field(
+        min_length=1,
+        description="a file, a glob such as data/*.json, a folder, a URL of any of these (s3://bucket/*.jsonl), or "
+        "a data set of the hub (hf://datasets/ORG/NAME, with @REVISION where it is to stay as it is)",
+    )
+    subset: str | None = Field(None, description="of a data set of the hub: its configuration, where it has several")
+    split: str | None = Field(
+        None, description="of a data set of the hub or a save_to_disk folder: the split that is read, or all"
+    )
     weight: float = Field(
         1.0, ge=0.0, le=1_000.0, description="how often its training rows are packed: 2 twice, 0.5 every second one"
     )
@@ -117,6 +131,13 @@ class Source(BaseModel):
     seed: int = Field(0, description="format table: another seed gives rows other templates")
     limits: Limits = Field(default_factory=Limits, description="row size, nesting and growth that are accepted")
     rules: Rules = Field(default_factory=Rules, description="how the order of turns is normalised")
+
+    @field_validator("path")
+    @classmethod
+    def _no_secret(cls, path: str) -> str:
+        if is_url(path) and (secret := secret_in(path)) is not None:
+            raise ValueError(f"the URL holds {secret}; credentials come from the environment and stand in no pipeline")
+        return path
 
     @field_validator("fields")
     @classmethod

@@ -36,6 +36,9 @@ class InputFile(_Model):
     file: str = Field(description="path of the file below the source's common folder")
     sha256: str = Field(description="hash of the bytes as they lie on disk")
     bytes: int = Field(description="size on disk")
+    origin: str | None = Field(
+        default=None, description="the URL that it was fetched from, of the hub's files with the commit; null: local"
+    )
 
 
 class StepEntry(_Model):
