@@ -18,6 +18,7 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict, Field
 
 from sft_data import steps as work_of
+from sft_data.against import older_sketches, pinned
 from sft_data.cells import Cell, FileRef, Task, step_record, write_step_record
 from sft_data.disk import at_work, disk_error
 from sft_data.engine import Engine
@@ -30,7 +31,7 @@ from sft_data.reuse import Outlook, outlook, remember
 from sft_data.schema import EDITS, REJECTIONS, empty
 from sft_data.sources.settings import NOT_CONTENT
 from sft_data.stage import DatasetStage, Outcome, ShardStage, StageConfig, run_dataset_stage, run_stage
-from sft_data.store.layout import CACHE
+from sft_data.store.layout import CACHE, INDEX
 from sft_data.store.read import find_by_fingerprint
 
 __all__ = ["BuildResult", "Shard", "StepResult", "Watch", "Work", "build", "curate", "forecast", "plan", "run_step"]
@@ -174,6 +175,7 @@ def build(
     )
     results: dict[str, StepResult] = {}
     with _on_disk(work.cache):
+        pipeline = pinned(pipeline, work.store)
         steps = plan(pipeline)
     with _on_disk(work.cache), at_work(work.cache):
         work = replace(work, why=outlook(work.cache, pipeline.name, steps).reasons())
@@ -187,6 +189,7 @@ def forecast(pipeline: Pipeline, store: Path | str | None = None) -> Outlook:
     """What `build` would reuse and what it would do again, and why. Looks, and changes nothing."""
     place = Path(store or pipeline.store or "store")
     with _on_disk(place / CACHE):
+        pipeline = pinned(pipeline, place)
         steps = plan(pipeline)
         known = find_by_fingerprint(place, pipeline.name, steps[-1].fingerprint)
         return outlook(place / CACHE, pipeline.name, steps, known.version if known else None)
@@ -304,11 +307,12 @@ def _decide(step: Step, work: Work, above: Sequence[StepResult]) -> list[Cell]:
         total=2 * len(shards) + 1,
     )
     slim = [cell.files["sketch.arrow"] for cell in sketches]
+    older = [(file.label, ref) for file, cell in older_sketches(step, work) for _, ref in sorted(cell.files.items())]
     decision = Task(
-        digest("decide", identity, [ref.sha256 for ref in slim]),
+        digest("decide", identity, [ref.sha256 for ref in slim], [(label, ref.sha256) for label, ref in older]),
         f"{step.name}, decision",
         work_of.decide,
-        (stage, [ref.path(cache) for ref in slim]),
+        (stage, [ref.path(cache) for ref in slim], [(label, ref.path(work.store / INDEX)) for label, ref in older]),
         inputs=tuple(slim),
         unchanged=step.unchanged,
     )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field
 
+from sft_data.against import placed
 from sft_data.build import curate
 from sft_data.formats.ingest import read_unit
 from sft_data.pipeline import Pipeline
@@ -30,6 +32,7 @@ class DryRun(BaseModel):
 
 def dry_run(pipeline: Pipeline, rows: int) -> DryRun:
     """Send the first `rows` rows of every source through the pipeline; nothing is written."""
+    pipeline = placed(pipeline, Path(pipeline.store or "store"))
     readings = [plan_reading(source) for source in pipeline.sources]
     frames, funnel = [], []
     for reading in readings:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from sft_data.against import parents
 from sft_data.assemble import SPLITS
 from sft_data.errors import GateError, StageError
 from sft_data.fingerprint import digest, library_versions
@@ -88,6 +89,7 @@ def _manifest(step: Step, work: Work, above: Sequence[StepResult]) -> Manifest:
     return Manifest(
         name=pipeline.name,
         fingerprint=step.fingerprint,
+        parents=parents(pipeline),
         pipeline=pipeline.model_dump(mode="json", exclude_none=True),
         inputs=[entry for reading in step.readings for entry in reading.inputs()],
         steps=entries,

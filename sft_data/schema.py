@@ -83,7 +83,7 @@ REJECTIONS = pl.Schema(
         "stage": pl.String(),  # the stage's `kind`
         "code": pl.String(),  # stable and documented: "answer-too-short"
         "detail": pl.String(),  # measured value and limit, for a person: "3 < 20 characters"
-        "twin": pl.String(),  # duplicates: id of the row kept instead
+        "twin": pl.String(),  # duplicates: id of the row kept instead; of another version, NAME@FINGERPRINT:id
         "score": pl.Float64(),  # duplicates: measured similarity to the twin, 0..1
         "text": pl.String(),  # the row when it left: its original text, or its messages as JSON
         "file": pl.String(),  # unreadable rows: the file,

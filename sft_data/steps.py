@@ -14,12 +14,13 @@ from typing import Any
 import polars as pl
 
 from sft_data.cells import map_arrow, write_arrow, write_parquet
+from sft_data.dedup.older import ComparesOlder, Older, older_frames
 from sft_data.formats.ingest import Unit, read_unit
 from sft_data.schema import EDITS, REJECTIONS, conform
 from sft_data.sources.settings import Source
 from sft_data.stage import DatasetStage, Decision, Outcome, ShardStage, apply_decision, run_stage
 
-__all__ = ["Piece", "decide", "decided", "read", "rechunk", "sketch", "stage"]
+__all__ = ["Piece", "decide", "decided", "read", "rechunk", "sketch", "sketch_older", "stage"]
 
 # What a decision's rejections hold, one row per rejected row of a shard.
 _REJECTED = pl.Schema(
@@ -57,10 +58,22 @@ def sketch(folder: Path, settings: DatasetStage, shard: Path) -> dict[str, Any]:
     return {}
 
 
-def decide(folder: Path, settings: DatasetStage, sketches: Sequence[Path]) -> dict[str, Any]:
+def sketch_older(folder: Path, settings: ComparesOlder, file: Path, sha256: str) -> dict[str, Any]:
+    """Sketch the rows of a published file, some thousand at a time: sketch-00000.arrow, ..."""
+    for number, frame in enumerate(older_frames(file)):
+        write_arrow(settings.sketch_older(frame), folder / f"sketch-{number:05d}.arrow")
+    return {"of": sha256}
+
+
+def decide(
+    folder: Path, settings: DatasetStage, sketches: Sequence[Path], older: Sequence[tuple[str, Path]] = ()
+) -> dict[str, Any]:
     """Decide over all sketches; write the part of each shard into a file of its own, with row numbers inside it."""
     frames = [map_arrow(path) for path in sketches]
-    decision = settings.decide(frames)
+    if isinstance(settings, ComparesOlder):
+        decision = settings.decide(frames, [Older(label, map_arrow(path)) for label, path in older])
+    else:
+        decision = settings.decide(frames)
     rejected = conform(decision.rejected, _REJECTED).sort("row")
     start = 0
     for number, frame in enumerate(frames):

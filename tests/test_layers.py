@@ -29,6 +29,7 @@ RIVER = [
     ["catalogue"],
     ["store", "report"],
     ["steps", "plan"],
+    ["against"],
     ["reuse"],
     ["assemble", "publishing", "build", "check", "starter", "progress"],
     ["train", "evaluate", "export", "chat.preview"],

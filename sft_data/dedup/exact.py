@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 from pydantic import Field
 
-from sft_data.dedup.older import OLDER, older_rows
+from sft_data.dedup.older import OLDER, Older, read_older
 from sft_data.dedup.ranking import Keep, rank_columns, ranking
 from sft_data.stage import Decision, StageConfig
 
@@ -55,11 +55,17 @@ class ExactDedup(StageConfig):
         ranks = rank_columns(frame, self.keep, self.score, self.sources)
         return frame.select(pl.col("id"), pl.Series("key", keys, dtype=pl.Binary), *ranks)
 
-    def decide(self, sketches: Sequence[pl.DataFrame]) -> Decision:
-        plain = self.model_copy(update={"keep": "first", "sources": (), "against": ()})
-        older = [plain.sketch(frame) for frame in older_rows(self.against)]
-        before = sum(sketch.height for sketch in older)  # rows that are there already: they stand first
-        slim = pl.concat([sketch.select("id", "key") for sketch in (*older, *sketches)])
+    def plain(self) -> ExactDedup:
+        return ExactDedup(criterion=self.criterion)
+
+    def sketch_older(self, frame: pl.DataFrame) -> pl.DataFrame:
+        return self.plain().sketch(frame)
+
+    def decide(self, sketches: Sequence[pl.DataFrame], older: Sequence[Older] | None = None) -> Decision:
+        older = read_older(self) if older is None else older
+        known = [each.sketch.select(each.names(), "key") for each in older]
+        before = sum(sketch.height for sketch in known)  # rows that are there already: they stand first
+        slim = pl.concat([*known, *(sketch.select("id", "key") for sketch in sketches)])
         claim = np.arange(slim.height, dtype=np.int64)
         claim[ranking(sketches) + before] = np.arange(before, slim.height)
         ordered = slim.with_columns(row=pl.int_range(pl.len(), dtype=pl.Int64) - before, claim=pl.Series(claim))

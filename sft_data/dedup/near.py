@@ -13,7 +13,7 @@ from pydantic import Field
 
 from sft_data.dedup import matching
 from sft_data.dedup.minhash import bands_by_datasketch, bands_for, bands_of_rows
-from sft_data.dedup.older import OLDER, older_rows
+from sft_data.dedup.older import OLDER, Older, read_older
 from sft_data.dedup.parts import PARTS, part_texts
 from sft_data.dedup.prefixes import prefix_buckets
 from sft_data.dedup.ranking import Keep, rank_columns, ranking
@@ -60,7 +60,9 @@ class NearDedup(StageConfig):
     numbers, joined transitively.
 
     `against` names datasets that are there already: their rows stand before all others and stay, a new row that is
-    near one of them goes, and a new row that stays takes over the cluster of the old rows it belongs to.
+    near one of them goes, and a new row that stays takes over the cluster of the old rows it belongs to. In a build,
+    `NAME@v3` is a version of the same store; the ledger calls its rows NAME@FINGERPRINT:id. Its text is read the first
+    time only: the sketches of published rows are kept in the store's index.
     """
 
     scope: ClassVar[Literal["shard", "dataset"]] = "dataset"
@@ -117,15 +119,23 @@ class NearDedup(StageConfig):
         arrays = [_array(name, values) for name, values in columns.items()]
         return frame.select(pl.col("id"), shingles, *arrays, *ranks)
 
-    def decide(self, sketches: Sequence[pl.DataFrame]) -> Decision:
-        older, known = self._older()
-        sketches = [*older, *sketches]
+    def plain(self) -> NearDedup:
+        same = ("threshold", "criterion", "ngram", "num_perm", "seed")
+        return NearDedup.model_validate({name: getattr(self, name) for name in same})
+
+    def sketch_older(self, frame: pl.DataFrame) -> pl.DataFrame:
+        return self.plain().sketch(frame).with_columns(frame["cluster"])
+
+    def decide(self, sketches: Sequence[pl.DataFrame], older: Sequence[Older] | None = None) -> Decision:
+        older = read_older(self) if older is None else older
+        known = pl.concat([each.sketch["cluster"] for each in older] or [pl.Series("cluster", [], pl.String)])
         before = len(known)  # rows that are there already: they stay, and stand first
-        ids = pl.concat([sketch["id"] for sketch in sketches])
+        ids = pl.concat([*(each.names() for each in older), *(sketch["id"] for sketch in sketches)])
+        fresh, sketches = sketches, [*(each.sketch for each in older), *sketches]
         if not len(ids):
             none = _rejections(self, ids, np.empty(0, np.int64), np.empty(0), np.empty((0, 3)))
             return Decision(none, pl.DataFrame({"cluster": ids}))
-        order = np.concatenate([np.arange(before), ranking(sketches[len(older) :]) + before])
+        order = np.concatenate([np.arange(before), ranking(fresh) + before])
         shared, sets = self._pairs(sketches)
         rule = matching.Rule(
             matching.CRITERIA.index(self.criterion), self.threshold, self.same_numbers,
@@ -141,18 +151,11 @@ class NearDedup(StageConfig):
         roots = _roots(parent)
         clusters = np.where(kept, roots, roots[np.where(kept, 0, removed.twin)])
         rejected = _rejections(self, ids, removed.twin, removed.score, removed.parts)
-        names = pl.concat([known, ids.slice(before)])
+        names = pl.concat([known.alias("id"), ids.slice(before)])
         return Decision(
             rejected.with_columns(pl.col("row") - before),
             pl.DataFrame({"cluster": names.gather(clusters[before:])}),
         )
-
-    def _older(self) -> tuple[list[pl.DataFrame], pl.Series]:
-        """Sketches of the rows that are there already, and the clusters that they are in."""
-        plain = self.model_copy(update={"keep": "first", "sources": (), "against": ()})
-        pairs = [(plain.sketch(frame), frame["cluster"]) for frame in older_rows(self.against)]
-        known = pl.concat([cluster for _, cluster in pairs]) if pairs else pl.Series("cluster", [], dtype=pl.String)
-        return [sketch for sketch, _ in pairs], known.alias("id")
 
     def _pairs(self, sketches: Sequence[pl.DataFrame]) -> tuple[dict[str, matching.Buckets], matching.Sets]:
         """Which rows could be near in each relation, and the shingles of all."""

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import orjson
 
+from sft_data.errors import StoreError
 from sft_data.store.layout import rows_where
+from sft_data.store.read import resolve
 
 __all__ = ["conversation_of", "plain", "rejected_plain", "shorten", "texts_of"]
+
+
+_ELSEWHERE = re.compile(r"[a-z0-9][a-z0-9._-]*@[0-9a-f]{12}:")  # see dedup.older.name_of
 
 
 def shorten(text: str, limit: int) -> str:
@@ -57,8 +63,22 @@ def rejected_plain(text: str | None) -> str:
 
 
 def texts_of(folder: Path, ids: Collection[str]) -> dict[str, str]:
-    """The text of each row, wherever in the version it stands: kept, or in the ledger of rejections."""
-    gone = rows_where(folder, "rejections", "id", ids).select("id", "text")
-    kept = rows_where(folder, "conversations", "id", ids).select("id", "messages")
+    """The text of each row, wherever in the version it stands: kept, or in the ledger of rejections.
+
+    A row of another version, NAME@FINGERPRINT:id, is looked up in that version, where the store has it.
+    """
+    own = {row_id for row_id in ids if not _ELSEWHERE.match(row_id)}
+    gone = rows_where(folder, "rejections", "id", own).select("id", "text")
+    kept = rows_where(folder, "conversations", "id", own).select("id", "messages")
     found = {row_id: rejected_plain(text) for row_id, text in gone.iter_rows()}
-    return found | {row_id: plain(messages) for row_id, messages in kept.iter_rows()}
+    found |= {row_id: plain(messages) for row_id, messages in kept.iter_rows()}
+    elsewhere: dict[str, set[str]] = {}
+    for label, row_id in (name.split(":", 1) for name in ids if name not in own):
+        elsewhere.setdefault(label, set()).add(row_id)
+    for label, names in elsewhere.items():
+        try:
+            other = resolve(folder.parent.parent, label).folder
+        except StoreError:
+            continue
+        found |= {f"{label}:{row_id}": text for row_id, text in texts_of(other, names).items()}
+    return found

@@ -7,6 +7,7 @@ STORE/
   NAME/draft-<12 hex>/    built, but a gate failed
   NAME/.publish-<random>/ a publish in progress, or what a killed one left: `gc` removes it
   .cache/                 the step cache of builds
+  .index/                 sketches of published rows, for stages that hold new rows against them
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from sft_data.schema import CONVERSATIONS, EDITS, LOSS_WEIGHTS, PACK_INDEX, REJE
 __all__ = [
     "BUILD",
     "CACHE",
+    "INDEX",
     "LOG",
     "MANIFEST",
     "NAME",
@@ -52,6 +54,7 @@ REPORT_HTML = "report.html"
 REFS = "refs.json"
 LOG = "log.jsonl"
 CACHE = ".cache"
+INDEX = ".index"
 SPLITS = ("train", "validation", "test")
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,127}")
 

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from sft_data.disk import Company, alone, unfinished
 from sft_data.errors import StoreError
+from sft_data.store.index import orphans
 from sft_data.store.layout import CACHE, NAME, staging_prefix
 from sft_data.store.log import append, unwritable
 from sft_data.store.read import VersionRef, datasets, draft_folders, resolve
@@ -78,7 +79,7 @@ class Garbage(BaseModel):
     removed: bool = Field(description="False: a dry run, nothing was touched")
     abandoned: list[str] = Field(description="publishes and cells that were cut short")
     drafts: list[str] = Field(description="versions that failed a gate, older than the limit")
-    cells: list[str] = Field(description="pieces of the step cache that no version holds")
+    cells: list[str] = Field(description="pieces of the step cache and of the index that no version needs")
     bytes: int = Field(description="what removing them frees")
     busy: bool = Field(default=False, description="a build is at work: it and its step cache were left alone")
 
@@ -87,7 +88,8 @@ def gc(store: Path, *, remove: bool = False, drafts_days: float = 30.0, cache_da
     """Find what nobody needs, and with `remove` delete it. Without, nothing is touched.
 
     Abandoned publishes; drafts older than `drafts_days`; where `cache_days` is given, cells of the step cache that
-    are older and whose files no version holds. A removed cell costs a later build time, never content. While a build is
+    are older and whose files no version holds; pieces of the index older than `drafts_days` whose rows no version or
+    draft has. A removed cell costs a later build time, never content. While a build is
     at work in the store, whatever the clock says, only drafts are found.
     """
     with alone(store / CACHE) as company:
@@ -102,7 +104,9 @@ def _collect(store: Path, company: Company, *, remove: bool, drafts_days: float,
         old = [*_abandoned(store), *(unfinished(store / CACHE) if company == "unknown" else ())]
         abandoned += [path for path in old if now - _newest(path) > ABANDONED]
     drafts = [p for name in datasets(store) for p in draft_folders(store, name) if now - _newest(p) > drafts_days * DAY]
+    index = [p for p in orphans(store) if now - _newest(p) > drafts_days * DAY] if free else []
     cells = [] if cache_days is None or not free else [p for p in _cells(store) if now - _newest(p) > cache_days * DAY]
+    cells += index
     found = [*abandoned, *drafts, *cells]
     garbage = Garbage(
         removed=remove,

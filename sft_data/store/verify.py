@@ -2,7 +2,8 @@
 
 Each problem is one sentence that names the file. What is checked, in this order: the manifest and build record
 against their hashes; every file's size and hash, files missing and files too many; each table's columns; the balance
-of rows; each conversation's content hash; tokens against their sidecar; packs against the tokens; splits by cluster.
+of rows; each conversation's content hash; tokens against their sidecar; packs against the tokens; splits by cluster;
+what the store's index holds of its rows.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from sft_data.errors import StoreError
 from sft_data.fingerprint import file_sha256
 from sft_data.schema import content_hash
+from sft_data.store.index import damaged
 from sft_data.store.layout import (
     BUILD,
     LOG,
@@ -63,7 +65,7 @@ def verify(folder: Path) -> Verification:
     damaged, told = _files(folder, manifest)
     problems += told
     if not any(path.endswith((".parquet", ".arrow")) for path in damaged):
-        for check in (_schemas, _balance, _hashes, check_tokens, check_packs, _clusters):
+        for check in (_schemas, _balance, _hashes, check_tokens, check_packs, _clusters, _index):
             problems += _guarded(check, folder, manifest)
     return Verification(
         ok=not problems,
@@ -234,3 +236,9 @@ def _clusters(folder: Path, _: Manifest) -> Iterator[str]:
     crossing = groups.filter(pl.col("split").list.len() > 1).sort("cluster").collect()
     for cluster, splits, _ in crossing.head(MANY).iter_rows():
         yield f"conversations/: the cluster of {cluster!r} lies in {' and '.join(splits)}"
+
+
+def _index(folder: Path, manifest: Manifest) -> Iterator[str]:
+    """What the store's index holds of this version's rows."""
+    if numbered(folder) is not None:
+        yield from damaged(folder.parent.parent, {entry.sha256 for entry in manifest.files})
