@@ -57,7 +57,7 @@ class Decontaminate(StageConfig):
     `fields`.
     """
 
-    uses: ClassVar[tuple[str, ...]] = ("numba", "numpy")
+    uses: ClassVar[tuple[str, ...]] = ("numba", "numpy", "unicode")
     files: ClassVar[tuple[str, ...]] = ("against",)
     codes: ClassVar[Mapping[str, str]] = {"evaluation-overlap": "shares text with an item of an evaluation set"}
 

@@ -7,6 +7,7 @@ file that is named: never a path, a time, a worker count or a machine.
 from __future__ import annotations
 
 import hashlib
+import unicodedata
 from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
@@ -75,8 +76,12 @@ def _inside(folder: Path) -> list[Path]:
 
 
 def library_versions(names: Iterable[str]) -> dict[str, str]:
-    """Installed version of each distribution."""
-    return {name: metadata.version(name) for name in sorted({*EVERYWHERE, *names})}
+    """Installed version of each distribution; of `unicode`, the tables of characters that this Python has."""
+    return {name: _version(name) for name in sorted({*EVERYWHERE, *names})}
+
+
+def _version(name: str) -> str:
+    return unicodedata.unidata_version if name == "unicode" else metadata.version(name)
 
 
 def _content(value: str | None) -> dict[str, str] | str | None:

@@ -46,7 +46,7 @@ class StageConfig(BaseModel):
     needs: ClassVar[tuple[str, ...]] = ()  # annotation columns that must be there
     adds: ClassVar[Mapping[str, pl.DataType]] = {}  # annotation columns that it adds or overwrites
     edits: ClassVar[bool] = False  # whether it may change `messages`
-    uses: ClassVar[tuple[str, ...]] = ()  # distributions whose version decides the outcome
+    uses: ClassVar[tuple[str, ...]] = ()  # distributions whose version decides the outcome, and "unicode"
     files: ClassVar[tuple[str, ...]] = ()  # settings that name a file or folder: content is fingerprinted, not path
     codes: ClassVar[Mapping[str, str]] = {}  # every code that it rejects or edits with: what the code means
 

@@ -1,5 +1,9 @@
 from pathlib import Path
+from types import SimpleNamespace
 
+import pytest
+
+from sft_data import fingerprint
 from sft_data.filters.answer_length import AnswerLength
 from sft_data.fingerprint import digest, path_sha256, stage_identity
 
@@ -48,3 +52,18 @@ def test_stage_identity_holds_the_content_of_every_file_of_a_list(tmp_path: Path
     }
     assert identity["ab"] == identity["ba"]
     assert identity["ab"] != identity["ac"]
+
+
+def test_identity_of_a_stage_that_asks_what_a_character_is_holds_the_version_of_unicode(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    """Two Pythons on one machine know different characters, and may give different rows."""
+    from sft_data.clean.repair import RepairText
+    from sft_data.dedup.near import NearDedup
+
+    for stage in (RepairText(), NearDedup()):
+        before = stage_identity(stage)
+        with monkeypatch.context() as patch:
+            patch.setattr(fingerprint, "unicodedata", SimpleNamespace(unidata_version="99.0.0"))
+            assert stage_identity(stage)["libraries"]["unicode"] == "99.0.0"
+            assert stage_identity(stage) != before

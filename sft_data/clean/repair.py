@@ -134,7 +134,7 @@ class RepairText(StageConfig):
     """
 
     edits: ClassVar[bool] = True
-    uses: ClassVar[tuple[str, ...]] = ("ftfy",)
+    uses: ClassVar[tuple[str, ...]] = ("ftfy", "unicode")
     codes: ClassVar[Mapping[str, str]] = {
         "mojibake": "text that was decoded with the wrong encoding was decoded again",
         "line-ends": "carriage returns became line feeds",

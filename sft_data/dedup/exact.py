@@ -103,7 +103,8 @@ def same_layout(text: pl.Expr) -> pl.Expr:
     return (
         text.str.normalize("NFC")
         .str.replace_all(r"\r\n?", "\n")
-        .str.replace_all(r"(\S)[ \t\u00a0\u3000]+", "$1 ")
+        # A single blank, which is nearly every one, need not be rewritten as itself.
+        .str.replace_all(r"(\S)(?:[\t\u00a0\u3000][ \t\u00a0\u3000]*| [ \t\u00a0\u3000]+)", "$1 ")
         .str.replace_all(r"[ \t\u00a0\u3000]+(\n|$)", "$1")
         .str.strip_chars()
     )

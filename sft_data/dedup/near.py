@@ -67,7 +67,7 @@ class NearDedup(StageConfig):
 
     scope: ClassVar[Literal["shard", "dataset"]] = "dataset"
     adds: ClassVar[Mapping[str, pl.DataType]] = {"cluster": pl.String()}
-    uses: ClassVar[tuple[str, ...]] = ("numba", "numpy")
+    uses: ClassVar[tuple[str, ...]] = ("numba", "numpy", "unicode")
     files: ClassVar[tuple[str, ...]] = ("against",)
     codes: ClassVar[Mapping[str, str]] = {"near-duplicate": "nearly the same as the row named as its twin"}
 
