@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 
+import numpy as np
 import polars as pl
 
 from sft_data.errors import StageError
@@ -44,6 +45,8 @@ MESSAGE = pl.Struct(
         "weight": pl.Float32(),  # loss weight given by the data; null: the pipeline's `train_on` decides
     }
 )
+
+_TEXTS = [field.name for field in MESSAGE.fields if field.dtype == pl.String()]
 
 # sources -> formats. One row of a file, as it stood there.
 RAW = pl.Schema(
@@ -175,12 +178,24 @@ def check_schema(frame: pl.DataFrame, schema: Mapping[str, pl.DataType], where: 
 
 
 def content_hash(frame: pl.DataFrame) -> pl.Series:
-    """BLAKE2b-128 (32 hex digits) of each row's messages and tools, nothing else.
+    """BLAKE2b-128 (32 hex digits) of each row's messages and tools as JSON, nothing else.
 
     Two rows have the same hash exactly where all their turns and tools are the same.
     """
-    canonical = frame.select(
-        pl.struct("messages", "tools").struct.json_encode().alias("text"),
-    )["text"]
+    from sft_data.hashing import hash_structs
+
+    messages = frame["messages"].to_arrow()
+    if messages.null_count or messages.values.null_count:
+        return _hash_one_by_one(frame)
+    hashed = pl.Series("content_hash", hash_structs(messages, _TEXTS, frame["tools"].to_arrow()), dtype=pl.String)
+    # JSON writes a number as polars does; rows that hold one are few.
+    weighted = np.flatnonzero(messages.values.field("weight").is_valid())
+    rows = np.unique(np.searchsorted(np.asarray(messages.offsets), weighted, side="right") - 1)
+    rows = rows[(rows >= 0) & (rows < frame.height)]
+    return hashed.scatter(rows, _hash_one_by_one(frame[rows])) if len(rows) else hashed
+
+
+def _hash_one_by_one(frame: pl.DataFrame) -> pl.Series:
+    canonical = frame.select(pl.struct("messages", "tools").struct.json_encode().alias("text"))["text"]
     digests = [hashlib.blake2b(text.encode(), digest_size=16).hexdigest() for text in canonical]
     return pl.Series("content_hash", digests, dtype=pl.String)

@@ -15,6 +15,8 @@ RIVER = [
     ["errors"],
     ["disk"],
     ["config_file"],
+    ["words"],
+    ["hashing"],
     ["schema"],
     ["stage"],
     ["fingerprint"],

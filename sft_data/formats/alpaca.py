@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from operator import itemgetter
 
 from sft_data.formats.fields import Fields, list_of, text_of
-from sft_data.formats.turns import Draft, NoTalk, Talk, Turn, draft_of, pairs_draft
+from sft_data.formats.turns import Draft, NoTalk, Talk, Turn, draft_of, pairs_draft, texts_draft
+from sft_data.sources.columns import Texts
 from sft_data.sources.rows import Json
 
-__all__ = ["FIELDS", "convert"]
+__all__ = ["FIELDS", "convert", "convert_texts"]
 
 # Field -> the names under which data sets hold it, the usual one first.
 FIELDS: dict[str, tuple[str, ...]] = {
@@ -29,6 +30,14 @@ def convert(values: Sequence[dict[str, Json]], fields: Fields) -> Draft:
     """A Draft of alpaca rows: whole columns where all rows are plain, row by row otherwise."""
     draft = _plain(values, fields)
     return draft if draft is not None else draft_of(_talk(value, fields) for value in values)
+
+
+def convert_texts(texts: Texts, fields: Fields) -> Draft | None:
+    """The same of rows that came as columns of texts; None where they need a look row by row."""
+    instruction, given, output, system, history = fields.names(texts.names)
+    if not instruction or not output or system or history:
+        return None
+    return texts_draft(texts, instruction, given, output)
 
 
 def _plain(values: Sequence[dict[str, Json]], fields: Fields) -> Draft | None:

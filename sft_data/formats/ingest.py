@@ -19,6 +19,7 @@ from sft_data.formats.fields import Fields, kind_of
 from sft_data.formats.rules import in_order, put_rows_in_order
 from sft_data.formats.turns import Draft, NoTalk, frame_of, metadata
 from sft_data.schema import CONVERSATIONS, EDITS, REJECTIONS, content_hash, empty
+from sft_data.sources.columns import Texts
 from sft_data.sources.decode import dump
 from sft_data.sources.rows import SHOWN_BYTES, Broken, Json, Rows, shown
 from sft_data.sources.settings import Source
@@ -140,9 +141,10 @@ def _cut(part: _Part, shard_rows: int) -> Iterator[_Part]:
 class _Entries:
     """The objects among the rows of a batch: entry i was made of row `origin[i]`; a tree makes several entries."""
 
-    values: list[dict[str, Json]]
+    values: Sequence[dict[str, Json]]
     origin: Sequence[int]
-    ids: Sequence[str]
+    ids: Sequence[str] | pl.Series
+    texts: Texts | None = None  # the same as columns, where all values are texts
 
 
 @dataclass(frozen=True)
@@ -171,8 +173,11 @@ class _Reading:
 
     def _entries(self, rows: Rows) -> tuple[_Entries, list[tuple[int, str, NoTalk]]]:
         """Objects, one entry each or as many as the format makes of one; and the rows that are no objects."""
-        identity = (self._id("") + pl.Series(rows.number, dtype=pl.Int64).cast(pl.String)).to_list()
+        named = self._id("") + pl.Series(rows.number, dtype=pl.Int64).cast(pl.String)
         expand = getattr(self.converter, "expand", None)
+        if expand is None and rows.texts is not None:
+            return _Entries(rows.values, range(len(named)), named, rows.texts), []
+        identity = named.to_list()
         if expand is None and set(map(type, rows.values)) <= {dict}:
             return _Entries(rows.values, range(len(identity)), identity), []
         values: list[dict[str, Json]] = []
@@ -192,13 +197,15 @@ class _Reading:
 
     def _normalized(self, entries: _Entries) -> tuple[pl.DataFrame, dict[int, NoTalk], list[dict[str, Json]]]:
         """The conversations, which entries were refused and why, and the edits that the rules made."""
-        if not entries.values:
+        if not len(entries.values):
             return empty(CONVERSATIONS), {}, []
         draft = self._draft(entries)
         good = in_order(draft, self.source.rules)
         refused = dict(draft.refused)
-        frames = [frame_of(draft).with_columns(at=pl.int_range(pl.len())).filter(pl.Series(good))]
         edited: list[dict[str, Json]] = []
+        if good.all():
+            return self._complete(frame_of(draft), None, entries, draft), refused, edited
+        frames = [frame_of(draft).with_columns(at=pl.int_range(pl.len())).filter(pl.Series(good))]
         odd = [i for i in np.flatnonzero(~good).tolist() if i not in refused]
         if odd:
             frame, broke, edits = put_rows_in_order(draft, odd, self.source.rules)
@@ -206,23 +213,29 @@ class _Reading:
             refused |= broke
             edited = [self._edit(entries.ids[i], code, count) for i, code, count in edits]
         told = pl.concat(frames).sort("at") if odd else frames[0]
-        return self._complete(told, entries, draft), refused, edited
+        return self._complete(told.drop("at"), told["at"], entries, draft), refused, edited
 
     def _draft(self, entries: _Entries) -> Draft:
+        convert_texts = getattr(self.converter, "convert_texts", None)
+        if entries.texts is not None and convert_texts is not None and self.source.format != "table":
+            draft: Draft | None = convert_texts(entries.texts, self.fields)
+            if draft is not None:
+                return draft
         if self.source.format == "table":
-            return tables.convert_rows(entries.values, entries.ids, self.source)
+            return tables.convert_rows(entries.values, list(entries.ids), self.source)
         return self.converter.convert(entries.values, self.fields)
 
-    def _complete(self, told: pl.DataFrame, entries: _Entries, draft: Draft) -> pl.DataFrame:
-        """`told` (messages, tools and the entry's place `at`) with all other columns."""
-        used = frozenset[str]().union(*(self.fields.used(shape) for shape in set(map(tuple, entries.values))))
+    def _complete(self, told: pl.DataFrame, places: pl.Series | None, entries: _Entries, draft: Draft) -> pl.DataFrame:
+        """`told` (messages and tools of the entries at `places`, or of all) with all other columns."""
+        shapes = set(map(tuple, entries.values)) if entries.texts is None else {entries.texts.names}
+        used = frozenset[str]().union(*(self.fields.used(shape) for shape in shapes))
         used |= tables.columns_of(self.source)
-        more = metadata(entries.values, used, draft.rest).with_columns(
+        more = metadata(entries.values, shapes, used, draft.rest).with_columns(
             id=pl.Series(entries.ids, dtype=pl.String),
             source=pl.lit(self.source.name),
             content_hash=pl.lit(None, dtype=pl.String),
         )
-        return pl.concat([told.drop("at"), more[told["at"]]], how="horizontal").select(*CONVERSATIONS)
+        return told.hstack(more if places is None else more[places]).select(*CONVERSATIONS)
 
     def _id(self, number: int | str) -> str:
         return f"{self.source.name}:{self.unit.name}:{number}"

@@ -11,10 +11,11 @@ from operator import itemgetter
 
 from sft_data.formats.chat import turns_of
 from sft_data.formats.fields import Fields, kind_of, text_of
-from sft_data.formats.turns import Draft, NoTalk, Talk, Turn, draft_of, pairs_draft
+from sft_data.formats.turns import Draft, NoTalk, Talk, Turn, draft_of, pairs_draft, texts_draft
+from sft_data.sources.columns import Texts
 from sft_data.sources.rows import Json
 
-__all__ = ["FIELDS", "convert"]
+__all__ = ["FIELDS", "convert", "convert_texts"]
 
 FIELDS: dict[str, tuple[str, ...]] = {
     "prompt": ("prompt", "question", "query"),
@@ -28,6 +29,14 @@ def convert(values: Sequence[dict[str, Json]], fields: Fields) -> Draft:
     """A Draft of pairs: whole columns where all are texts, row by row otherwise."""
     draft = _plain(values, fields)
     return draft if draft is not None else draft_of(_talk(value, fields) for value in values)
+
+
+def convert_texts(texts: Texts, fields: Fields) -> Draft | None:
+    """The same of rows that came as columns of texts; None where they need a look row by row."""
+    prompt, response, context, system = fields.names(texts.names)
+    if not prompt or not response or context or system:
+        return None
+    return texts_draft(texts, prompt, None, response)
 
 
 def _plain(values: Sequence[dict[str, Json]], fields: Fields) -> Draft | None:

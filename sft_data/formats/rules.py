@@ -51,8 +51,8 @@ def in_order(draft: Draft, rules: Rules) -> NDArray[np.bool_]:
 
 
 def _holding(draft: Draft, mark: str) -> NDArray[np.bool_]:
-    """Turns whose text holds a mark. Most files hold none: one search through all bytes tells."""
-    if mark.encode() not in draft.text_bytes:
+    """Turns whose text holds one of MARKS. Most files hold none: one search through all bytes tells."""
+    if mark not in draft.marks:
         return np.zeros(len(draft.roles), np.bool_)
     return np.asarray(pc.match_substring(draft.texts, mark))
 

@@ -6,7 +6,7 @@ Python loop over messages. Rows that need a closer look go one by one as `Talk`s
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
@@ -17,7 +17,9 @@ import polars as pl
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from sft_data.formats.columns import marks_in, pairs_of
 from sft_data.schema import CONVERSATIONS, MESSAGE, ROLES
+from sft_data.sources.columns import Texts
 from sft_data.sources.decode import dump
 from sft_data.sources.rows import Json
 
@@ -32,6 +34,7 @@ __all__ = [
     "frame_of",
     "metadata",
     "pairs_draft",
+    "texts_draft",
 ]
 
 ROLE_CODE = {role: code for code, role in enumerate(ROLES)}
@@ -73,7 +76,7 @@ class Draft:
 
     counts: NDArray[np.int64]
     roles: NDArray[np.int8]  # places in schema.ROLES
-    contents: Sequence[str]
+    contents: Sequence[str] | pa.LargeStringArray
     more: Mapping[str, Sequence[str | float | None]] = field(default_factory=dict)
     tools: Sequence[str | None] | None = None
     refused: Mapping[int, NoTalk] = field(default_factory=dict)  # rows that are no conversation; they have no turns
@@ -82,20 +85,23 @@ class Draft:
     @cached_property
     def texts(self) -> pa.LargeStringArray:
         """The contents as an array: made once, looked at by the rules and kept in the frame."""
+        if isinstance(self.contents, pa.LargeStringArray):
+            return self.contents
         return pa.array(self.contents, pa.large_string())
 
     @cached_property
-    def text_bytes(self) -> bytes:
-        """All contents one behind the other, as UTF-8."""
+    def marks(self) -> frozenset[str]:
+        """Which of MARKS stand in any of the contents."""
         data = self.texts.buffers()[2]
-        return b"" if data is None else data.to_pybytes()
+        return marks_in(np.frombuffer(data, np.uint8)) if data else frozenset()
 
     def talk(self, row: int, begin: int) -> Talk:
         """One row taken out again; its turns begin at `begin`."""
         span = range(begin, begin + int(self.counts[row]))
         more = [self.more.get(name) for name in _NULLABLE]
+        contents = self.texts[span.start : span.stop].to_pylist()
         turns = [
-            Turn(ROLES[self.roles[i]], self.contents[i], *[None if column is None else column[i] for column in more])  # type: ignore[arg-type]
+            Turn(ROLES[self.roles[i]], contents[i - begin], *[None if column is None else column[i] for column in more])  # type: ignore[arg-type]
             for i in span
         ]
         return Talk(turns, None if self.tools is None else self.tools[row], self.rest.get(row))
@@ -128,6 +134,13 @@ def pairs_draft(prompts: Sequence[str], answers: Sequence[str]) -> Draft:
     return Draft(np.full(len(prompts), 2, np.int64), roles, contents)
 
 
+def texts_draft(texts: Texts, prompt: str, context: str | None, answer: str) -> Draft:
+    """The same of columns: `context`, where it is more than white space, stands behind a line feed in the question."""
+    rows = len(texts.flat) // len(texts.names)
+    roles = np.tile(np.array([ROLE_CODE["user"], ROLE_CODE["assistant"]], np.int8), rows)
+    return Draft(np.full(rows, 2, np.int64), roles, pairs_of(texts, prompt, context, answer))
+
+
 def frame_of(draft: Draft) -> pl.DataFrame:
     """Columns `messages` and `tools`, one row for every row of the draft."""
     size = len(draft.roles)
@@ -144,15 +157,20 @@ def frame_of(draft: Draft) -> pl.DataFrame:
 
 
 def metadata(
-    values: Sequence[dict[str, Json]], used: frozenset[str], rest: Mapping[int, dict[str, Json]]
+    values: Sequence[dict[str, Json]],
+    shapes: Collection[tuple[str, ...]],
+    used: frozenset[str],
+    rest: Mapping[int, dict[str, Json]],
 ) -> pl.DataFrame:
     """Columns `weight`, `category` ... `license` and `extra` of rows whose keys `used` hold the conversation.
+
+    `shapes` are the keys of the rows, every combination that occurs.
 
     A key that is neither used nor one of ours goes into `extra` as JSON text, with its value as it was; so does
     `rest`, what row i held inside of used keys that the schema has no place for.
     """
     order = ("weight", *METADATA, "extra")
-    if not rest and used.issuperset(chain.from_iterable(set(map(tuple, values)))):
+    if not rest and used.issuperset(chain.from_iterable(shapes)):
         return pl.select(
             pl.repeat(1.0 if name == "weight" else None, len(values), dtype=CONVERSATIONS[name]).alias(name)
             for name in order

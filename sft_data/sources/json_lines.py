@@ -6,13 +6,15 @@ knows its number without reading what stands before.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 
+from sft_data.sources.columns import Texts, read_texts
 from sft_data.sources.decode import Refused, decode_batch, decode_row
-from sft_data.sources.rows import Broken, Json, Rows, shown
+from sft_data.sources.rows import FEW, Broken, Json, Later, Rows, shown
 from sft_data.sources.scan import COLONS, DEPTH, END, EVEN, FIELDS, LONG, START, scan_lines
 from sft_data.sources.settings import Source
 from sft_data.sources.streams import Damage
@@ -67,19 +69,32 @@ def _whole_lines(text: bytes, source: Source, row: int, base: int, batch: int) -
     while position < len(text):
         count, position = scan_lines(view, position, len(text), found)
         lines = found[:count]
-        yield _decode(text, lines, source, row, base)
+        numbers = row + np.arange(count, dtype=np.int64)
+        filled = lines[:, END] > lines[:, START]
+        yield from _decode(text, lines[filled], numbers[filled], source, base)
         row += count
 
 
-def _decode(text: bytes, lines: NDArray[np.int64], source: Source, row: int, base: int) -> Rows:
-    numbers = row + np.arange(len(lines))
-    filled = lines[:, END] > lines[:, START]
-    lines, numbers = lines[filled], numbers[filled].astype(np.int64)
-    values = _decode_clean(text, lines, source, all_filled=bool(filled.all())) if len(lines) else []
-    if values is not None:
-        return _rows(values, numbers, [], text, lines, base)
-    good, broken = [], []
-    values = []
+def _decode(
+    text: bytes, lines: NDArray[np.int64], numbers: NDArray[np.int64], source: Source, base: int
+) -> Iterator[Rows]:
+    """Rows of some lines: all at once where they are in order, otherwise piece by piece, at last one by one."""
+    if not len(lines):
+        yield Rows([], numbers, [])
+        return
+    clean = _decode_clean(text, lines, source)
+    if clean is not None:
+        yield _rows(*clean, numbers, [], text, lines, base)
+    elif len(lines) > FEW:
+        for start in range(0, len(lines), max(FEW, len(lines) // 16)):
+            part = slice(start, start + max(FEW, len(lines) // 16))
+            yield from _decode(text, lines[part], numbers[part], source, base)
+    else:
+        yield _one_by_one(text, lines, numbers, source, base)
+
+
+def _one_by_one(text: bytes, lines: NDArray[np.int64], numbers: NDArray[np.int64], source: Source, base: int) -> Rows:
+    values, good, broken = [], [], []
     for index, (number, line) in enumerate(zip(numbers.tolist(), lines.tolist(), strict=True)):
         raw = text[line[START] : line[END]]
         try:
@@ -88,7 +103,7 @@ def _decode(text: bytes, lines: NDArray[np.int64], source: Source, row: int, bas
         except Refused as refused:
             place = base + line[START]
             broken.append(Broken(number, number + 1, place, refused.code, refused.detail, shown(raw)))
-    return _rows(values, numbers[good], broken, text, lines[good], base)
+    return _rows(values, None, numbers[good], broken, text, lines[good], base)
 
 
 def _decode_one(raw: bytes, line: list[int], source: Source) -> Json:
@@ -98,21 +113,26 @@ def _decode_one(raw: bytes, line: list[int], source: Source) -> Json:
     return decode_row(raw, source, colons=line[COLONS], depth=line[DEPTH], long=bool(line[LONG]))
 
 
-def _decode_clean(text: bytes, lines: NDArray[np.int64], source: Source, *, all_filled: bool) -> list[Json] | None:
+def _decode_clean(text: bytes, lines: NDArray[np.int64], source: Source) -> tuple[Sequence[Json], Texts | None] | None:
     """All lines in one call where nothing is odd about any of them; else None."""
     sizes = lines[:, END] - lines[:, START]
     odd = (lines[:, EVEN] == 0) | (lines[:, LONG] > 0) | (lines[:, DEPTH] > source.limits.max_nesting)
     if odd.any() or sizes.max() > source.limits.max_row_bytes:
         return None
-    if all_filled:
-        body = text[lines[0, START] : lines[-1, END]].replace(b"\n", b",")
-    else:
-        body = b",".join([text[start:end] for start, end in lines[:, [START, END]].tolist()])
-    return decode_batch(b"[" + body + b"]", int(lines[:, COLONS].sum()))
+    if (texts := read_texts(text, lines[:, START], lines[:, END])) is not None:
+        return Later(len(lines), lambda: orjson.loads(_joined(text, lines))), texts
+    values = decode_batch(_joined(text, lines), int(lines[:, COLONS].sum()))
+    return None if values is None else (values, None)
+
+
+def _joined(text: bytes, lines: NDArray[np.int64]) -> bytes:
+    """The lines as one JSON list."""
+    return b"[" + b",".join([text[start:end] for start, end in lines[:, [START, END]].tolist()]) + b"]"
 
 
 def _rows(
-    values: list[Json],
+    values: Sequence[Json],
+    texts: Texts | None,
     numbers: NDArray[np.int64],
     broken: list[Broken],
     text: bytes,
@@ -122,4 +142,4 @@ def _rows(
     starts, ends = lines[:, START].copy(), lines[:, END].copy()
     begin, stop = (int(starts[0]), int(ends[-1])) if len(lines) else (0, 0)
     line = int(numbers[0]) + 1 if len(lines) else 1
-    return Rows(values, numbers, broken, text[begin:stop], starts - begin, ends - begin, base + begin, line)
+    return Rows(values, numbers, broken, text[begin:stop], starts - begin, ends - begin, base + begin, line, texts)

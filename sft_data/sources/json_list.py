@@ -8,15 +8,16 @@ lies between is one rejection. A missing or trailing comma, text behind the list
 from __future__ import annotations
 
 import re
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from sft_data.sources.columns import Texts, read_texts
 from sft_data.sources.decode import Refused, decode_batch, decode_row
-from sft_data.sources.rows import Broken, Json, Rows, shown
+from sft_data.sources.rows import FEW, Broken, Json, Later, Rows, shown
 from sft_data.sources.scan import (
     CLOSED,
     COLONS,
@@ -70,7 +71,7 @@ class _Shape:
     required: set[str] | None = None
     pattern: re.Pattern[bytes] = _FIRST_KEY
 
-    def learn(self, values: list[Json]) -> None:
+    def learn(self, values: Sequence[Json]) -> None:
         for keys in {tuple(value) for value in values if type(value) is dict and value}:
             self.required = set(keys) if self.required is None else self.required & set(keys)
             if not self.known.issuperset(keys) and len(self.known) < 100:
@@ -101,6 +102,7 @@ class _ListReader:
         self.found = np.zeros((batch + 2, FIELDS), np.int64)
         self.room = len(self.found)  # small behind a break, where what the scan finds may be wrong
         self.shape = _Shape()
+        self.restarted = False  # whether the scan was sent to another place since the elements in hand were found
         self.hopeless = 0  # byte of the text up to which no row like the others begins
         self.known_line = (0, 0)  # a place in the buffer and the line feeds before it
         self.lost: tuple[bytes, int, int, int] | None = None  # head, line, byte, size of a row too long to hold
@@ -124,7 +126,7 @@ class _ListReader:
             self.room = min(len(self.found), 2 * self.room)
             try:
                 if count:
-                    yield self._rows(self.found[:count].copy(), final=final)
+                    yield from self._rows(self.found[:count].copy(), final=final)
                 if self.state[WRONG] > SOUND:
                     yield from self._step_over(final=final)
                     continue
@@ -139,24 +141,41 @@ class _ListReader:
 
     # ---- decoding -------------------------------------------------------------------------------------------------
 
-    def _rows(self, found: NDArray[np.int64], *, final: bool) -> Rows:
-        if self.lost is None and (values := self._decode_clean(found)) is not None:
-            self.shape.learn(values)
-            rows = self._batch(values, found, self.row + np.arange(len(found)), [])
+    def _rows(self, found: NDArray[np.int64], *, final: bool) -> Iterator[Rows]:
+        """Rows of some elements: all at once where they are in order, otherwise piece by piece, at last one by one."""
+        clean = None if self.lost is not None else self._decode_clean(found)
+        if clean is not None:
+            values, texts = clean
+            self.shape.learn(values if texts is None else [dict.fromkeys(texts.names)])
+            numbers = self.row + np.arange(len(found))
             self.row += len(found)
-            return rows
-        return self._one_by_one(found, final=final)
+            yield self._batch(values, found, numbers, [], texts)
+        elif len(found) > FEW:
+            size = max(FEW, len(found) // 16)
+            self.restarted = False
+            for start in range(0, len(found), size):
+                yield from self._rows(found[start : start + size], final=final)
+                if self.restarted:  # the scan begins anew behind a broken row: what it found there is no more true
+                    return
+        else:
+            yield self._one_by_one(found, final=final)
 
-    def _decode_clean(self, found: NDArray[np.int64]) -> list[Json] | None:
+    def _decode_clean(self, found: NDArray[np.int64]) -> tuple[Sequence[Json], Texts | None] | None:
         limits = self.source.limits
         odd = (found[:, KIND] != ELEMENT) | (found[:, LONG] > 0) | (found[:, DEPTH] > limits.max_nesting)
         if odd.any() or (found[:, END] - found[:, START]).max() > limits.max_row_bytes:
             return None
+        buffer = self.buffer
+        if (texts := read_texts(buffer, found[:, START], found[:, END])) is not None:
+            return Later(len(found), lambda: orjson.loads(self._joined(buffer, found))), texts
+        values = decode_batch(self._joined(buffer, found), int(found[:, COLONS].sum()))
+        return None if values is None else (values, None)
+
+    def _joined(self, buffer: bytes, found: NDArray[np.int64]) -> bytes:
+        """The elements as one JSON list."""
         if self.in_list:
-            body = self.buffer[found[0, START] : found[-1, END]]
-        else:
-            body = b",".join([self.buffer[start:end] for start, end in found[:, [START, END]].tolist()])
-        return decode_batch(b"[" + body + b"]", int(found[:, COLONS].sum()))
+            return b"[" + buffer[found[0, START] : found[-1, END]] + b"]"
+        return b"[" + b",".join([buffer[start:end] for start, end in found[:, [START, END]].tolist()]) + b"]"
 
     def _one_by_one(self, found: NDArray[np.int64], *, final: bool) -> Rows:
         values: list[Json] = []
@@ -203,16 +222,20 @@ class _ListReader:
         return decode_row(raw, self.source, colons=element[COLONS], depth=element[DEPTH], long=bool(element[LONG]))
 
     def _batch(
-        self, values: list[Json], found: NDArray[np.int64], numbers: NDArray[np.int64], broken: list[Broken]
+        self,
+        values: Sequence[Json],
+        found: NDArray[np.int64],
+        numbers: NDArray[np.int64],
+        broken: list[Broken],
+        texts: Texts | None = None,
     ) -> Rows:
         if not len(found):
             return Rows([], _NO_ROWS, broken)
         begin, stop = int(found[0, START]), int(found[-1, END])
         line = self._line_at(begin)
         starts, ends = found[:, START] - begin, found[:, END] - begin
-        return Rows(
-            values, numbers.astype(np.int64), broken, self.buffer[begin:stop], starts, ends, self.base + begin, line
-        )
+        buffer = self.buffer[begin:stop]
+        return Rows(values, numbers.astype(np.int64), broken, buffer, starts, ends, self.base + begin, line, texts)
 
     # ---- breaks ---------------------------------------------------------------------------------------------------
 
@@ -310,6 +333,7 @@ class _ListReader:
         return re.search(rb"\}\s*,\s*\Z", self.buffer[max(0, place - 400) : place]) is not None
 
     def _restart(self, place: int) -> None:
+        self.restarted = True
         self.state[:] = new_state()
         self.state[POS] = place
         self.room = min(len(self.found), 16)
@@ -363,7 +387,7 @@ class _ListReader:
         if self.state[NEST] == 0 and self.state[CLOSED] and (not self.in_list or self._readable_tail(begin)):
             self.found[0] = [*self.state[[OPEN, LAST, KEYS, DEEPEST, LONGNUM]], ELEMENT]
             self.state[OPEN] = -1
-            yield self._rows(self.found[:1].copy(), final=True)
+            yield from self._rows(self.found[:1].copy(), final=True)
             return True
         resume = self._next_row(begin, wait=False)
         end = len(self.buffer) if resume is None else resume

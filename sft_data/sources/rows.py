@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Broken", "Json", "Rows", "shown"]
+from sft_data.sources.columns import Texts
+
+__all__ = ["FEW", "Broken", "Json", "Later", "Rows", "shown"]
 
 Json = Any  # what a JSON text may hold
 
+FEW = 64  # rows that are looked at one by one, where something is odd about one of them
 SHOWN_BYTES = 64 * 1024  # a rejection keeps this much of a row's original text; the file keeps the rest
 
 
@@ -38,15 +41,37 @@ class Broken:
     text: str | None
 
 
+class Later(Sequence[Json]):
+    """Rows that are decoded when one of them is asked for: most never are."""
+
+    def __init__(self, count: int, decode: Callable[[], list[Json]]) -> None:
+        self._count, self._decode = count, decode
+        self._rows: list[Json] | None = None
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: Any) -> Any:  # noqa: ANN401 - a place or a slice, and what stands there
+        if self._rows is None:
+            self._rows = self._decode()
+        return self._rows[index]
+
+    def __iter__(self) -> Iterator[Json]:
+        return iter(self[:])
+
+
 @dataclass(frozen=True)
 class Rows:
     """Rows of one piece of one file: `values[i]` was read from `buffer[start[i]:end[i]]` and is row `number[i]`.
+
+    Where all rows are flat objects of the same keys with texts below them, `texts` holds them as columns too.
+
 
     `base` and `line` are the place of `buffer` in the file: bytes from 0, lines from 1. A binary container has no
     `buffer`: its rows have no place but their number.
     """
 
-    values: list[Json]
+    values: Sequence[Json]
     number: NDArray[np.int64]
     broken: list[Broken] = field(default_factory=list)
     buffer: bytes | None = None
@@ -54,6 +79,7 @@ class Rows:
     end: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     base: int = 0
     line: int = 1
+    texts: Texts | None = None
 
     @property
     def height(self) -> int:

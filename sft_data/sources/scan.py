@@ -10,6 +10,8 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from sft_data.words import holds, load
+
 __all__ = [
     "CLOSED",
     "COLONS",
@@ -40,6 +42,9 @@ __all__ = [
     "scan_elements",
     "scan_lines",
 ]
+
+# A character eight times, to look for it in eight bytes at once.
+QUOTES, BACKSLASHES, FEEDS = (np.uint64(0x0101010101010101 * code) for code in (34, 92, 10))
 
 Bytes = NDArray[np.uint8]
 Numbers = NDArray[np.int64]
@@ -78,6 +83,14 @@ def _scan_elements(buf: Bytes, stop: int, in_list: int, state: Numbers, out: Num
     prev, wrong = state[PREV], state[WRONG]
     n, room = 0, len(out) - 2
     while i < stop and n < room and not ended:
+        if string:
+            while i + 8 <= stop:
+                word = load(buf, i)
+                if holds(word, QUOTES) or holds(word, BACKSLASHES):
+                    break
+                i += 8
+            if i >= stop:
+                break
         c = buf[i]
         if string:
             if c == 92:  # backslash: the next byte says nothing
@@ -162,6 +175,14 @@ def _scan_lines(buf: Bytes, pos: int, stop: int, out: Numbers) -> tuple[int, int
         string, even = False, 1
         ended = False
         while i < stop:
+            if string:
+                while i + 8 <= stop:
+                    word = load(buf, i)
+                    if holds(word, QUOTES) or holds(word, BACKSLASHES) or holds(word, FEEDS):
+                        break
+                    i += 8
+                if i >= stop:
+                    break
             c = buf[i]
             if c == 10:
                 ended = True

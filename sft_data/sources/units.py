@@ -123,7 +123,7 @@ def _look(source: Source, file: SourceFile, place: Text) -> tuple[Text, bytes]:
     first = _first_piece(source, file, replace(place, compression="none"))
     compression = compression_of(first)
     sample = first if compression == "none" else _first_piece(source, file, replace(place, compression=compression))
-    encoding = encoding_of(sample) if source.encoding == "auto" else source.encoding
+    encoding = encoding_of(sample[: 2**20]) if source.encoding == "auto" else source.encoding
     if encoding == "utf-8" and sample.startswith(codecs.BOM_UTF8):
         encoding = "utf-8-sig"
     if encoding != "utf-8":

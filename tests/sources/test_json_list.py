@@ -36,7 +36,7 @@ def read_bytes(text: bytes, size: int = 2**20, batch: int = 64, **limits: int) -
     numbers = [int(n) for rows in found for n in rows.number] + [b.row for rows in found for b in rows.broken]
     assert sorted(numbers) == list(range(len(numbers)))
     for rows in found:
-        assert [json.loads(rows.raw(i) or b"") for i in range(len(rows.values))] == rows.values
+        assert [json.loads(rows.raw(i) or b"") for i in range(len(rows.values))] == list(rows.values)
         some = list(range(0, len(rows.values), 50))
         for i, (line, byte) in zip(some, rows.places(some), strict=True):
             assert byte is not None
