@@ -29,7 +29,7 @@ __all__ = ["app", "main"]
 # The names of `sft_data.export.targets.TARGETS`, written out so that --help need not load them; a test compares both.
 FORMS = (
     "trl, trl-packed, axolotl, llama-factory, llama-factory-packed, olmo-core, nemo-automodel, megatron-bridge, "
-    "messages, alpaca, sharegpt, huggingface."
+    "messages, alpaca, sharegpt, prompt-completion, record, huggingface."
 )
 
 STOPPED = 130  # exit code of a program that Ctrl-C ended: 128 + SIGINT
@@ -440,6 +440,10 @@ def export(
         str,
         typer.Option("--to", help="version: the whole of it, with a dataset card; or a trainer's form: " + FORMS),
     ] = "version",
+    files: Annotated[
+        Literal["jsonl", "json", "parquet"] | None,
+        typer.Option("--files", help="jsonl, json or parquet: how conversations (messages to record) are written."),
+    ] = None,
     store: Store = None,
     json: Json = False,
 ) -> None:
@@ -448,8 +452,13 @@ def export(
     from sft_data.store.transfer import export_version
 
     found = _find(store, version)
-    told = export_version(found, out) if to in ("version", "huggingface") else export_to(found.folder, to, Path(out))
-    _done(json, told.model_dump(mode="json"), f"{found.version} is written to {told.path}: {told.files} files")
+    if to in ("version", "huggingface") and files is None:
+        whole = export_version(found, out)
+        _done(json, whole.model_dump(mode="json"), f"{found.version} is written to {whole.path}: {whole.files} files")
+        return
+    told = export_to(found.folder, to, Path(out), files)
+    lost = f"; {told.left_out:,} rows do not fit this form (its README.md says why)" if told.left_out else ""
+    _done(json, told.model_dump(mode="json"), f"{found.version} is written to {told.path}: {told.files} files{lost}")
 
 
 @app.command("import", epilog="Example: sft-data import quickstart-v3.tar.zst --store ./store")

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from sft_data.errors import StoreError
-from sft_data.export import texts, tokens
+from sft_data.export import tokens
+from sft_data.export.texts import Files, write_conversations
 from sft_data.store.manifest import Manifest
 from sft_data.store.read import load_manifest
 
@@ -34,6 +37,7 @@ class ExportedTo(BaseModel):
     files: int
     bytes: int
     left_out: int = Field(description="rows that the form cannot hold")
+    reasons: dict[str, int] = Field(default_factory=dict, description="why rows were left out, and how many")
 
 
 @dataclass(frozen=True)
@@ -43,11 +47,13 @@ class Target:
     told: str  # what it is, for lists and the README
     proved: str  # how we know that the trainer reads it
     usage: str  # the one command or setting; {path} is the export's folder, {length} the longest row or pack
-    write: Callable[[Path, Manifest, Path], int | None]
+    write: Callable[[Path, Manifest, Path], int | None] | None = None  # tokens
+    files: Files | None = None  # conversations: how they are written where nobody says it
 
 
-def _texts(write: Callable[[Path, Path], int]) -> Callable[[Path, Manifest, Path], int]:
-    return lambda folder, _, out: write(folder, out)
+def _texts(told: str, files: Files) -> Target:
+    usage = "datasets.load_dataset('{loader}', data_files='{path}/train.{files}')"
+    return Target(told, "Run against this project's own reader.", usage, files=files)
 
 
 _SAVED = "Run against `datasets.load_from_disk`"
@@ -107,65 +113,72 @@ TARGETS: dict[str, Target] = {
         "  packed_sequence_size: {length}\nmicro_batch_size: 1",
         tokens.megatron,
     ),
-    "messages": Target(
+    "messages": _texts(
         "conversations as JSON lines in OpenAI's form, for everything that tokenizes itself (ms-swift, verl, TRL, ...)",
-        "Run against this project's own reader.",
-        "datasets.load_dataset('json', data_files='{path}/train.jsonl')",
-        _texts(texts.messages),
+        "jsonl",
     ),
-    "alpaca": Target(
-        "instruction, input, output (system, history)",
-        "Run against this project's own reader.",
-        "datasets.load_dataset('json', data_files='{path}/train.json')",
-        _texts(texts.alpaca),
-    ),
-    "sharegpt": Target(
-        "conversations of from and value (system, tools)",
-        "Run against this project's own reader.",
-        "datasets.load_dataset('json', data_files='{path}/train.json')",
-        _texts(texts.sharegpt),
-    ),
+    "alpaca": _texts("instruction, input, output (system, history)", "json"),
+    "sharegpt": _texts("conversations of from and value (system, tools)", "json"),
+    "prompt-completion": _texts("prompt and completion (system), one round each", "jsonl"),
+    "record": _texts("the unified record: id, instruction, input, output, metadata", "jsonl"),
 }
 
 
-def export_to(folder: Path, to: str, out: Path) -> ExportedTo:
-    """Write the version in `folder` to the new folder `out` in the form of a target, with README and provenance."""
+def export_to(folder: Path, to: str, out: Path, files: Files | None = None) -> ExportedTo:
+    """Write the version in `folder` to the new folder `out` in the form of a target, with README and provenance.
+
+    `files`: jsonl, json or parquet, for targets that take conversations. StoreError where the target is not known,
+    holds tokens although `files` are asked for, or `out` is not empty.
+    """
     target = TARGETS.get(to)
+    if target is None and to in ("version", "huggingface"):
+        raise StoreError(f"{to} writes the files of the version as they are: leave out --files {files}")
     if target is None:
         raise StoreError(f"there is no target {to!r}; there are {', '.join(TARGETS)}")
+    if files is not None and (target.files is None or files not in get_args(Files)):
+        names = [name for name, each in TARGETS.items() if each.files is not None]
+        raise StoreError(
+            f"{to} cannot be written as {files!r}; {', '.join(get_args(Files))} are for {', '.join(names)} alone"
+        )
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise StoreError(f"{out} is a file or not empty; name a new folder")
     manifest = load_manifest(folder)
     out.mkdir(parents=True, exist_ok=True)
-    left_out = target.write(folder, manifest, out) or 0
-    if manifest.tokenizer is not None and (folder / "tokenizer").is_dir() and target.write not in _WITHOUT_TOKENS:
-        shutil.copytree(folder / "tokenizer", out / "tokenizer")
-    (out / "README.md").write_text(_readme(to, target, manifest, out, left_out), encoding="utf-8")
+    kind, reasons = files or target.files, Counter[str]()
+    if target.write is not None:
+        target.write(folder, manifest, out)
+        if manifest.tokenizer is not None and (folder / "tokenizer").is_dir():
+            shutil.copytree(folder / "tokenizer", out / "tokenizer")
+    elif kind is not None:
+        reasons = write_conversations(folder, out, to, kind)
+    (out / "README.md").write_text(_readme(to, target, kind, manifest, out, reasons), encoding="utf-8")
     (out / "provenance.json").write_text(_provenance(to, manifest), encoding="utf-8")
-    files = [path for path in out.rglob("*") if path.is_file()]
+    written = [path for path in out.rglob("*") if path.is_file()]
     return ExportedTo(
         version=manifest.name,
         fingerprint=manifest.fingerprint,
         to=to,
         path=str(out),
-        files=len(files),
-        bytes=sum(path.stat().st_size for path in files),
-        left_out=left_out,
+        files=len(written),
+        bytes=sum(path.stat().st_size for path in written),
+        left_out=reasons.total(),
+        reasons=dict(sorted(reasons.items())),
     )
 
 
-_WITHOUT_TOKENS = [TARGETS[name].write for name in ("messages", "alpaca", "sharegpt")]
-
-
-def _readme(to: str, target: Target, manifest: Manifest, out: Path, left_out: int) -> str:
+def _readme(
+    to: str, target: Target, files: Files | None, manifest: Manifest, out: Path, reasons: Mapping[str, int]
+) -> str:
     entry = manifest.tokenizer
     length = 0 if entry is None else entry.pack_length or entry.max_length
     counts = "\n".join(
         f"| {split} | {count.rows:,} | {count.tokens:,} | {count.trained_tokens:,} | {count.packs:,} |"
         for split, count in manifest.counts.splits.items()
     )
-    lost = f"\n{left_out:,} rows are left out: this form cannot hold them.\n" if left_out else ""
-    usage = target.usage.format(path=out.name, length=length)
+    why = "".join(f"- {count:,}: {reason}\n" for reason, count in sorted(reasons.items()))
+    lost = f"\n{sum(reasons.values()):,} rows are left out: this form cannot hold them.\n\n{why}" if why else ""
+    loader = "parquet" if files == "parquet" else "json"
+    usage = target.usage.format(path=out.name, length=length, loader=loader, files=files)
     return f"""# {manifest.name} for {to}
 
 {target.told[0].upper()}{target.told[1:]}. {target.proved}

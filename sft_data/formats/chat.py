@@ -123,7 +123,7 @@ def _turn(message: Json, where: str) -> Turn:
         return Turn("assistant", "", reasoning, parse_calls(content) if isinstance(given, str) else calls_of(given))
     called = message.get("tool_calls") or message.get("function_call")
     if called:
-        calls = calls_of(called)
+        calls = parse_calls(called) if isinstance(called, str) else calls_of(called)
     if given is None and not calls:
         raise NoTalk("no-answer" if role == "assistant" else "missing-field", f"{where}, of {role}, has no text")
     return Turn(

@@ -145,12 +145,27 @@ def read_again(path: Path, form: str, tmp_path: Path) -> pl.DataFrame:
     return pl.read_parquet(folder / "conversations" / "train" / "*.parquet")
 
 
-@pytest.mark.parametrize(("form", "suffix"), [("messages", "jsonl"), ("sharegpt", "json")])
-def test_conversations_come_back_as_they_were(version, tmp_path, form, suffix):
-    assert export_to(version, form, tmp_path / "x").left_out == 0
-    before = pl.read_parquet(version / "conversations" / "train" / "*.parquet")
-    again = read_again(tmp_path / "x" / f"train.{suffix}", form, tmp_path)
-    assert sorted(again["content_hash"]) == sorted(before["content_hash"])
+@pytest.mark.parametrize(
+    ("form", "files"), [("messages", None), ("sharegpt", None), ("messages", "parquet"), ("record", "parquet")]
+)
+def test_conversations_come_back_as_they_were(version, tmp_path, form, files):
+    told = export_to(version, form, tmp_path / "x", files)
+    before = pl.read_parquet(version / "conversations" / "*" / "*.parquet")
+    again = [
+        read_again(path, "alpaca" if form == "record" else form, tmp_path / path.stem)["content_hash"]
+        for path in (tmp_path / "x").glob("*.*")
+        if path.stem in {"train", "validation"}
+    ]
+    assert len(pl.concat(again)) == before.height - told.left_out
+    assert set(pl.concat(again)) <= set(before["content_hash"])
+    assert told.left_out == (2 if form == "record" else 0)
+
+
+def test_files_are_for_conversations_alone(version, tmp_path):
+    with pytest.raises(StoreError, match="are for messages, alpaca, sharegpt, prompt-completion, record alone"):
+        export_to(version, "trl", tmp_path / "x", "parquet")
+    with pytest.raises(StoreError, match="as they are: leave out --files parquet"):
+        export_to(version, "version", tmp_path / "x", "parquet")
 
 
 def test_alpaca_leaves_out_what_it_cannot_hold_and_counts_it(version, tmp_path):
@@ -159,10 +174,13 @@ def test_alpaca_leaves_out_what_it_cannot_hold_and_counts_it(version, tmp_path):
         row for split in ("train", "validation") for row in json.loads((tmp_path / "x" / f"{split}.json").read_text())
     ]
     assert told.left_out == 1
+    assert list(told.reasons.values()) == [1]
     assert "1 rows are left out" in (tmp_path / "x" / "README.md").read_text()
     assert len(rows) == len(ROWS) - 1
     [dialogue] = [row for row in rows if "history" in row]
     assert dialogue == {
+        "id": "s:rows.jsonl:40",
+        "source": "s",
         "instruction": "again",
         "input": "",
         "output": "hello",

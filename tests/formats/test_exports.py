@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sft_data.formats.exports import EXPORTS, Exported, ExportFormat, export_rows, write_export
+from sft_data.export.texts import Files, write_conversations
+from sft_data.formats.exports import EXPORTS, CannotHold
 from tests.formats.reading import read
 from tests.frames import SHARED, conversations, needs_shared, talk, turn
 
@@ -49,46 +51,93 @@ def rows(draw: st.DrawFn, number: int) -> dict[str, Any]:
     return talk(f"s:a:{number}", *turns, **columns)
 
 
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.data(), st.sampled_from(sorted(EXPORTS)), st.sampled_from(["a.jsonl", "a.parquet"]))
+def exported(folder: Path, frame: pl.DataFrame, format_: str, files: Files) -> tuple[Path, Counter[str]]:
+    """The rows in two shards of a version, written in a format; the file, and why rows were left out."""
+    shards = folder / "version" / "conversations" / "train"
+    shards.mkdir(parents=True, exist_ok=True)
+    half = (frame.height + 1) // 2
+    frame[:half].write_parquet(shards / "000.parquet")
+    frame[half:].write_parquet(shards / "001.parquet")
+    left_out = write_conversations(folder / "version", folder / "out", format_, files)
+    return folder / "out" / f"train.{files}", left_out
+
+
+def held_by(frame: pl.DataFrame, format_: str) -> pl.DataFrame:
+    """The rows that a format can hold."""
+    held = []
+    for row in frame.iter_rows(named=True):
+        try:
+            EXPORTS[format_](row)
+        except CannotHold:
+            continue
+        held.append(row["id"])
+    return frame.filter(pl.col("id").is_in(held))
+
+
+@settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data(), st.sampled_from(sorted(EXPORTS)), st.sampled_from(["jsonl", "json", "parquet"]))
 def test_what_an_export_writes_reads_back_the_same(
-    tmp_path: Path, data: st.DataObject, format_: ExportFormat, name: str
+    tmp_path: Path, data: st.DataObject, format_: str, files: Files
 ) -> None:
     frame = conversations(*[data.draw(rows(number)) for number in range(data.draw(st.integers(1, 6)))])
-    exported = write_export(frame, format_, tmp_path / name)
-    assert exported.rows + len(exported.left_out) == frame.height
-    held = frame.filter(~pl.col("id").is_in(list(exported.left_out)))
-    if not exported.rows:
+    path, left_out = exported(tmp_path, frame, format_, files)
+    held = held_by(frame, format_)
+    assert held.height + left_out.total() == frame.height
+    if held.is_empty():
         return
-    back = read(tmp_path / name, format=READ_AS.get(format_, format_))
+    back = read(path, format=READ_AS.get(format_, format_))
     assert back.rejected.height == 0
     assert back.kept["content_hash"].to_list() == held["content_hash"].to_list()
-    if format_ != "record":
-        assert back.kept.select("category", "weight").equals(held.select("category", "weight"))
-        if name == "a.jsonl":
-            assert back.kept["extra"].to_list() == held["extra"].to_list()
+    assert back.kept.select("category", "weight").equals(held.select("category", "weight"))
+    assert [json.loads(extra)["id"] for extra in back.kept["extra"]] == held["id"].to_list()
 
 
-def only(frame: pl.DataFrame, format_: ExportFormat) -> dict[str, Any]:
-    [row] = export_rows(frame, format_, Exported())
-    return row
+@pytest.mark.parametrize("files", ["jsonl", "json", "parquet"])
+@pytest.mark.parametrize("format_", sorted(EXPORTS))
+def test_a_version_without_rows_that_fit_is_a_file_without_rows(tmp_path: Path, format_: str, files: Files) -> None:
+    path, left_out = exported(tmp_path, conversations(talk("r", "q", "a"))[:0], format_, files)
+    assert left_out.total() == 0
+    if files == "parquet":
+        assert pl.read_parquet(path).height == 0
+    else:
+        assert path.read_bytes().split() == ([b"[", b"]"] if files == "json" else [])
+
+
+def test_turns_in_parquet_have_the_keys_that_some_turn_fills(tmp_path: Path) -> None:
+    frame = conversations(talk("s:a:0", "q", "a"), talk("s:a:1", "q", turn("assistant", "a", weight=0.5)))
+    path, _ = exported(tmp_path, frame, "messages", "parquet")
+    assert pl.read_parquet(path)["messages"].to_list() == [
+        [{"role": "user", "content": "q", "weight": None}, {"role": "assistant", "content": "a", "weight": None}],
+        [{"role": "user", "content": "q", "weight": None}, {"role": "assistant", "content": "a", "weight": 0.5}],
+    ]
+
+
+def only(frame: pl.DataFrame, format_: str) -> dict[str, Any]:
+    [row] = frame.to_dicts()
+    return EXPORTS[format_](row)
 
 
 def test_each_format_looks_as_others_write_it() -> None:
     frame = conversations(
         talk("s:a:0", turn("system", "be kind"), turn("user", "q"), turn("assistant", "a"), category="x")
     )
-    assert only(frame, "alpaca") == {
+    labels = {"id": "s:a:0", "source": "s"}
+    assert only(frame, "alpaca") == labels | {
         "instruction": "q",
         "input": "",
         "output": "a",
         "system": "be kind",
         "category": "x",
     }
-    assert only(frame, "prompt-completion") == {"prompt": "q", "completion": "a", "system": "be kind", "category": "x"}
-    assert only(frame, "sharegpt") == {
+    assert only(frame, "prompt-completion") == labels | {
+        "prompt": "q",
+        "completion": "a",
+        "system": "be kind",
+        "category": "x",
+    }
+    assert only(frame, "sharegpt") == labels | {
+        "system": "be kind",
         "conversations": [
-            {"from": "system", "value": "be kind"},
             {"from": "human", "value": "q"},
             {"from": "gpt", "value": "a"},
         ],
@@ -127,19 +176,22 @@ def test_a_call_of_a_tool_is_written_as_openai_writes_it() -> None:
         ("alpaca", talk("r", turn("user", "q"), turn("assistant", "a", weight=0.5)), "weight"),
         ("prompt-completion", talk("r", "q", "a", "q", "a"), "one question"),
         ("record", talk("r", turn("system", "s"), turn("user", "q"), turn("assistant", "a")), "one question"),
-        ("messages", talk("r", "q", "a", extra='{"system":"x"}'), "`system`"),
+        ("record", talk("r", "q", "a", weight=0.5), "weight of a row"),
+        ("sharegpt", talk("r", turn("user", "q"), turn("assistant", "a", weight=0.0)), "`weight`"),
     ],
 )
-def test_what_a_format_cannot_hold_is_named(format_: ExportFormat, row: dict[str, Any], reason: str) -> None:
-    exported = Exported()
-    assert list(export_rows(conversations(row), format_, exported)) == []
-    assert reason in exported.left_out["r"]
+def test_what_a_format_cannot_hold_is_named(tmp_path: Path, format_: str, row: dict[str, Any], reason: str) -> None:
+    path, left_out = exported(tmp_path, conversations(row, talk("r2", "q", "a")), format_, "jsonl")
+    [(told, count)] = left_out.items()
+    assert (reason in told, count) == (True, 1)
+    assert json.loads(path.read_text())["id"] == "r2"
 
 
 @needs_shared
+@pytest.mark.parametrize("files", ["jsonl", "parquet"])
 @pytest.mark.parametrize("format_", ["messages", "sharegpt"])
-def test_real_tool_conversations_survive_an_export(tmp_path: Path, format_: ExportFormat) -> None:
+def test_real_tool_conversations_survive_an_export(tmp_path: Path, format_: str, files: Files) -> None:
     frame = read(SHARED / "data/sharegpt/glaive_toolcall_en_demo.json").kept
-    exported = write_export(frame, format_, tmp_path / "a.jsonl")
-    assert exported.left_out == {}
-    assert read(tmp_path / "a.jsonl").kept["content_hash"].equals(frame["content_hash"])
+    path, left_out = exported(tmp_path, frame, format_, files)
+    assert left_out.total() == 0
+    assert read(path).kept["content_hash"].equals(frame["content_hash"])

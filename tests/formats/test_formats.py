@@ -228,6 +228,14 @@ def test_train_flags_become_the_weight_of_a_turn(tmp_path: Path, key: str, given
     assert one(tmp_path, row).kept["messages"][0][1]["weight"] == weight
 
 
+def test_calls_as_json_text_are_read_as_tables_hold_them(tmp_path: Path) -> None:
+    row = chat((U, "q"), (A, ""), (T, "r"), (A, "b"))
+    row["messages"][1]["tool_calls"] = '[{"function": {"name": "f", "arguments": "{}"}}]'
+    assert one(tmp_path, row).kept["messages"][0][1]["tool_calls"] == '[{"name":"f","arguments":{}}]'
+    row["messages"][1]["tool_calls"] = "f()"
+    assert one(tmp_path, row, format="messages").rejected["code"].to_list() == ["bad-tool-call"]
+
+
 def test_parts_hold_reasoning_and_calls(tmp_path: Path) -> None:
     parts = [
         {"type": "reasoning", "value": "so"},
