@@ -225,10 +225,28 @@ def test_build_is_the_same_while_the_clock_jumps(
         assert build(pipeline, tmp_path, engine=engine).reused
 
 
-def run_command(store: Path, *more: str) -> subprocess.Popen[str]:
+@pytest.mark.slow
+def test_builds_beside_each_other_share_their_work_and_do_not_disturb_each_other(tmp_path: Path, whole: dict[str, str]):
+    """Two at once of the same pipeline in one store, and somebody who cleans as hard as he can."""
+    store = tmp_path / "a" / "store"
+    store.parent.mkdir()
+    processes = [run_command(store), run_command(store)]
+    while any(process.poll() is None for process in processes):
+        gc(store, remove=True, cache_days=0)
+        time.sleep(0.2)
+    for process in processes:
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == 0, err
+    [version] = store.glob("quickstart/v*")
+    assert verify(version).ok
+    assert hashes(version) == whole
+    assert list(store.glob(".cache/tmp/*")) == []
+
+
+def run_command(store: Path) -> subprocess.Popen[str]:
     program = store.parent.parent / "program.py"
     program.write_text(PROGRAM)
-    command = [sys.executable, str(program), "build", str(QUICKSTART), "--store", str(store), "--workers", "2", *more]
+    command = [sys.executable, str(program), "build", str(QUICKSTART), "--store", str(store), "--workers", "2"]
     return subprocess.Popen(
         command, cwd=ROOT, text=True, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
