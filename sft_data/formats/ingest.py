@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from operator import itemgetter
 from typing import Protocol
 
@@ -28,6 +29,8 @@ from sft_data.stage import Outcome
 
 __all__ = ["CODES", "CONVERTERS", "REVISION", "Unit", "read_unit", "units"]
 
+# Bytes of a working shard: long conversations come in fewer rows, so that memory stays that of short ones.
+SHARD_BYTES = 64 * 2**20
 REVISION = 2  # bump when the same file becomes other conversations: part of the fingerprint
 
 
@@ -92,16 +95,20 @@ CODES: Mapping[str, str] = {
 
 
 def read_unit(unit: Unit, source: Source, format_: str, shard_rows: int = 8192) -> Iterator[Outcome]:
-    """All rows of a unit as outcomes of at most `shard_rows` rows. `format_` is known: see `detect`."""
+    """All rows of a unit as outcomes of at most `shard_rows` rows, and of at most about SHARD_BYTES where a row is no
+    larger. `format_` is known: see `detect`.
+    """
     converter = CONVERTERS[format_]
     reading = _Reading(unit, source, converter, Fields(converter.FIELDS, source.fields))
     held: list[_Part] = []
+    height = size = 0
     for rows in read_rows(unit, source, batch=max(1, min(BATCH, shard_rows // 2))):
         for part in _cut(reading.part(rows), shard_rows):
-            if held and sum(other.height for other in held) + part.height > shard_rows:
+            if held and (height + part.height > shard_rows or size + part.size > SHARD_BYTES):
                 yield _outcome(held)
-                held = []
+                held, height, size = [], 0, 0
             held.append(part)
+            height, size = height + part.height, size + part.size
     if held:
         yield _outcome(held)
 
@@ -115,6 +122,11 @@ class _Part:
     edited: list[dict[str, Json]]
     height: int
 
+    @property
+    def size(self) -> int:
+        """Bytes of its conversations in memory."""
+        return int(self.kept.estimated_size())
+
 
 def _outcome(parts: Sequence[_Part]) -> Outcome:
     kept = pl.concat([part.kept for part in parts])
@@ -125,16 +137,25 @@ def _outcome(parts: Sequence[_Part]) -> Outcome:
 
 
 def _cut(part: _Part, shard_rows: int) -> Iterator[_Part]:
-    """A part as it is, or in pieces where a row that became many made it too large."""
-    if part.height <= shard_rows:
+    """A part as it is, or in pieces where a row that became many, or long rows, made it too large."""
+    if part.height <= shard_rows and part.size <= SHARD_BYTES:
         yield part
         return
-    for start in range(0, part.kept.height, shard_rows):
-        kept = part.kept.slice(start, shard_rows)
-        yield _Part(kept, [], part.edited if start == 0 else [], kept.height)
+    pieces = [part.kept] if part.size <= SHARD_BYTES else _by_size(part.kept)
+    shards = [piece.slice(start, shard_rows) for piece in pieces for start in range(0, piece.height, shard_rows)]
+    for number, kept in enumerate(shards):
+        yield _Part(kept, [], part.edited if number == 0 else [], kept.height)
     for start in range(0, len(part.rejected), shard_rows):
         rejected = part.rejected[start : start + shard_rows]
         yield _Part(empty(CONVERSATIONS), rejected, [], len(rejected))
+
+
+def _by_size(kept: pl.DataFrame) -> list[pl.DataFrame]:
+    """Rows in pieces of about SHARD_BYTES of text; a row that is larger makes its piece that much larger."""
+    size = pl.col("messages").list.eval(pl.element().struct.field("content").str.len_bytes()).list.sum()
+    total = kept.select(size.cast(pl.Int64).cum_sum() - size).to_series().to_numpy()
+    cuts = [0, *(np.flatnonzero(np.diff(total // SHARD_BYTES)) + 1).tolist(), kept.height]
+    return [kept.slice(start, stop - start) for start, stop in pairwise(cuts)]
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from sft_data.formats import ingest
 from sft_data.formats.ingest import CODES
 from sft_data.schema import content_hash
 from sft_data.sources.settings import Source
@@ -176,3 +177,18 @@ def test_any_chats_say_the_same_as_a_simple_reading(tmp_path: Path, rows: list[d
 def test_any_alpaca_rows_say_the_same_as_a_simple_reading(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
     result = read(written(tmp_path, rows), format="alpaca")
     assert [oracle.told(row) for row in result.kept.to_dicts()] == [oracle.alpaca(row) for row in rows]
+
+
+def test_outcomes_of_long_rows_hold_fewer_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lengths = [10, 20_000, 10, 10, 50_000, 3_000, *[9_000] * 20, *[10] * 300]
+    path = tmp_path / "rows.json"
+    path.write_text(json.dumps([{"instruction": f"Row {n}.", "output": "x" * size} for n, size in enumerate(lengths)]))
+    whole = read(path, format="alpaca")
+    monkeypatch.setattr(ingest, "SHARD_BYTES", 40_000)
+    found = outcomes(Source(name="s", path=str(path), format="alpaca"))
+    assert pl.concat([outcome.kept for outcome in found]).equals(whole.kept)
+    sizes = [outcome.kept["messages"].list.last().struct.field("content").str.len_bytes() for outcome in found]
+    assert all(size[:-1].sum() <= 40_000 for size in sizes)
+    assert len(sizes[-1]) >= 300 > max(len(size) for size in sizes[:-1])
+    rejected = read(written(tmp_path, [{"instruction": "?"}, {"instruction": "Yes?", "output": "x" * 50_000}]))
+    assert (rejected.kept.height, rejected.rejected["code"].to_list()) == (1, ["no-answer"])
