@@ -1,38 +1,55 @@
-"""Members of zip and tar archives: listed here, read where they lie, never unpacked to disk."""
+"""Members of zip and tar archives: listed here, read where they lie, never unpacked into a folder."""
 
 from __future__ import annotations
 
+import lzma
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import PurePosixPath
 
 from sft_data.errors import SourceError
-from sft_data.sources.files import TEXT_SUFFIXES, SourceFile, plain_suffix
-from sft_data.sources.streams import Text
+from sft_data.sources.files import ARCHIVE_SUFFIXES, SourceFile, is_data, plain_suffix
+from sft_data.sources.settings import Limits
+from sft_data.sources.streams import Text, inflation_limit
 
-__all__ = ["members"]
+__all__ = ["is_archive", "members"]
 
 _MOST_MEMBERS = 100_000  # an archive of more members is a bomb or belongs into one file
 
 
-def members(file: SourceFile, head: bytes) -> list[tuple[str, Text]]:
+def members(file: SourceFile, head: bytes, limits: Limits) -> list[tuple[str, Text]]:
     """Name (as in row ids) and place of each text in a file: one, or the data members of an archive by name.
 
-    Members that hold no rows by their ending (a README), folders and links are left out, as in a folder.
+    Members that hold no rows by their ending (a README), hidden ones, folders and links are left out, as in a folder.
     """
     kind = _kind(file, head)
     if kind is None:
         return [(file.name, Text("none", "utf-8"))]
     try:
-        names = sorted(_zip_names(file) if kind == "zip" else _tar_names(file))
-    except (OSError, EOFError, zipfile.BadZipFile, tarfile.TarError) as error:
+        names = sorted(_zip_names(file, limits) if kind == "zip" else _tar_names(file, limits))
+    except (OSError, EOFError, zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError) as error:
         raise SourceError(f"{file.place} is a damaged {kind} archive: {error}; get it again or leave it out") from error
-    data = [name for name in names if plain_suffix(PurePosixPath(name)) in TEXT_SUFFIXES]
+    if twice := next((name for name, again in pairwise(names) if name == again), None):
+        raise SourceError(f"{file.place} has two members named {twice!r}, of which one would be lost: pack it again")
+    data = [name for name in names if is_data(PurePosixPath(name)) and not _hidden(name)]
     if not data:
         found = ", ".join(names[:5]) or "nothing"
-        raise SourceError(f"{file.place} holds no member that ends in {sorted(TEXT_SUFFIXES)}; it holds {found}")
+        raise SourceError(f"{file.place} holds no member that is data by its ending; it holds {found}")
     return [(f"{file.name}/{name}", Text("none", "utf-8", "zip" if kind == "zip" else "tar", name)) for name in data]
+
+
+def is_archive(member: str) -> bool:
+    """Whether a member is an archive itself: these are not opened, an archive in an archive in ... has no bottom."""
+    return plain_suffix(PurePosixPath(member)) in ARCHIVE_SUFFIXES
+
+
+def _hidden(member: str) -> bool:
+    """Hidden files, and what macOS puts beside them."""
+    parts = PurePosixPath(member).parts
+    return "__MACOSX" in parts or any(part.startswith(".") and part not in {".", ".."} for part in parts)
 
 
 def _kind(file: SourceFile, head: bytes) -> str | None:
@@ -42,20 +59,25 @@ def _kind(file: SourceFile, head: bytes) -> str | None:
     return "tar" if named or head[257:262] == b"ustar" else None
 
 
-def _zip_names(file: SourceFile) -> Iterator[str]:
+def _zip_names(file: SourceFile, limits: Limits) -> Iterator[str]:
     with zipfile.ZipFile(file.path) as archive:
         infos = archive.infolist()
-        if len(infos) > _MOST_MEMBERS:
-            raise SourceError(f"{file.place} has {len(infos)} members; at most {_MOST_MEMBERS} are read")
-        yield from {info.filename for info in infos if not info.is_dir()}
+        _check(file, len(infos), sum(info.file_size for info in infos), limits)
+        yield from (info.filename for info in infos if not info.is_dir())
 
 
-def _tar_names(file: SourceFile) -> Iterator[str]:
-    names = set()
+def _tar_names(file: SourceFile, limits: Limits) -> Iterator[str]:
     with tarfile.open(file.path) as archive:
         for number, member in enumerate(archive):
-            if number >= _MOST_MEMBERS:
-                raise SourceError(f"{file.place} has more than {_MOST_MEMBERS} members")
+            _check(file, number, member.offset_data + member.size, limits)
             if member.isfile():
-                names.add(member.name)
-    yield from names
+                yield member.name
+
+
+def _check(file: SourceFile, count: int, size: int, limits: Limits) -> None:
+    if count > _MOST_MEMBERS:
+        raise SourceError(f"{file.place} has more than {_MOST_MEMBERS:,} members")
+    if size > (most := inflation_limit(file.size, limits)):
+        raise SourceError(
+            f"{file.place} holds more than {most:,} bytes when unpacked (`limits.max_inflation` times its size)"
+        )

@@ -48,6 +48,11 @@ class Limits(BaseModel):
     max_inflation: int = Field(
         1_000, ge=1, description="a compressed file may grow to this many times its size (small files: to 64 MiB)"
     )
+    max_unpacked_bytes: int = Field(
+        2 * 2**30,
+        ge=1,
+        description="a Parquet or Arrow file that is compressed or in an archive may have so many bytes",
+    )
 
 
 class Rules(BaseModel):

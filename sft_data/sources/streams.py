@@ -14,21 +14,33 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Generator, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import SpooledTemporaryFile
 from typing import IO, Any, Literal
 
 import pyarrow as pa
 
 from sft_data.sources.settings import Limits
 
-__all__ = ["PIECE", "Compression", "Damage", "Text", "compression_of", "encoding_of", "read_pieces"]
+__all__ = [
+    "PIECE",
+    "Compression",
+    "Damage",
+    "Text",
+    "compression_of",
+    "encoding_of",
+    "inflation_limit",
+    "read_pieces",
+    "unpacked",
+]
 
 Compression = Literal["none", "gzip", "zstd", "bz2", "xz"]
 
 PIECE = 4 * 2**20  # bytes handed on at a time: large enough for fast decoding, small beside a shard
 _FREE_INFLATION = 64 * 2**20  # a compressed file may always grow to this: a small file of equal rows is no bomb
+_HELD = 64 * 2**20  # bytes of an unpacked table that stay in memory
 _MAGIC: dict[bytes, Compression] = {
     b"\x1f\x8b": "gzip",
     b"\x28\xb5\x2f\xfd": "zstd",
@@ -135,9 +147,30 @@ def _plain(path: Path, start: int, end: int | None) -> Generator[bytes]:
             yield piece
 
 
+def inflation_limit(size: int, limits: Limits) -> int:
+    """Bytes to which a compressed file of `size` bytes may grow before it is called a bomb."""
+    return max(_FREE_INFLATION, size * limits.max_inflation)
+
+
+@contextmanager
+def unpacked(path: Path, text: Text, limits: Limits) -> Generator[IO[bytes]]:
+    """A compressed table, or one in an archive, which must be read from its end: held in memory while it is small,
+    else in a file without a name that is gone when it is closed. Raises Damage beyond `limits.max_unpacked_bytes`.
+    """
+    total = 0
+    with SpooledTemporaryFile(max_size=_HELD) as copy:
+        for piece in _inflated(path, text, limits):
+            total += len(piece)
+            if total > limits.max_unpacked_bytes:
+                raise Damage("file-too-large", f"more than {limits.max_unpacked_bytes} bytes (max_unpacked_bytes)")
+            copy.write(piece)
+        copy.seek(0)
+        yield copy
+
+
 def _inflated(path: Path, text: Text, limits: Limits) -> Generator[bytes]:
     kind = text.archive if text.compression == "none" else text.compression
-    limit = max(_FREE_INFLATION, path.stat().st_size * limits.max_inflation)
+    limit = inflation_limit(path.stat().st_size, limits)
     total, held = 0, bytearray()
     with ExitStack() as stack:
         try:

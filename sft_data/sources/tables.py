@@ -9,7 +9,9 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pyarrow as pa
@@ -140,29 +142,47 @@ class _CsvReader:
 # ---- Parquet and Arrow ----------------------------------------------------------------------------------------------
 
 
-def read_parquet(path: Path, batch: int) -> Iterator[Rows]:
+Opened = Path | AbstractContextManager[IO[bytes]]  # a file, or the unpacked copy of one
+
+
+def read_parquet(opened: Opened, batch: int) -> Iterator[Rows]:
     """Rows of a Parquet file, a batch at a time."""
-    return _read_batches(lambda: pq.ParquetFile(path).iter_batches(batch))
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        with nullcontext(opened) if isinstance(opened, Path) else _stream(opened) as stream:
+            yield from pq.ParquetFile(stream).iter_batches(batch)
+
+    return _read_batches(batches)
 
 
-def read_arrow(path: Path, batch: int) -> Iterator[Rows]:
+def read_arrow(opened: Opened, batch: int) -> Iterator[Rows]:
     """Rows of an Arrow IPC file or stream, as `save_to_disk` of Hugging Face's datasets writes them."""
 
     def batches() -> Iterator[pa.RecordBatch]:
-        with pa.memory_map(str(path)) as source:
-            if source.read(6) == b"ARROW1":
-                source.seek(0)
-                file = pa.ipc.open_file(source)
+        with _stream(opened) as stream:
+            if stream.read(6) == b"ARROW1":
+                stream.seek(0)
+                file = pa.ipc.open_file(stream)
                 yield from (file.get_batch(i) for i in range(file.num_record_batches))
                 return
-            source.seek(0)
-            yield from pa.ipc.open_stream(source)
+            stream.seek(0)
+            yield from pa.ipc.open_stream(stream)
 
     def cut() -> Iterator[pa.RecordBatch]:
         for each in batches():
             yield from (each.slice(start, batch) for start in range(0, each.num_rows, batch))
 
     return _read_batches(cut)
+
+
+@contextmanager
+def _stream(opened: Opened) -> Iterator[pa.NativeFile]:
+    if isinstance(opened, Path):
+        with pa.memory_map(str(opened)) as mapped:
+            yield mapped
+    else:
+        with opened as copy, pa.PythonFile(copy, mode="r") as stream:
+            yield stream
 
 
 def _read_batches(batches: Callable[[], Iterator[pa.RecordBatch]]) -> Iterator[Rows]:
@@ -172,6 +192,8 @@ def _read_batches(batches: Callable[[], Iterator[pa.RecordBatch]]) -> Iterator[R
             values = [_without_nulls(value) for value in batch.to_pylist()]
             yield Rows(values, np.arange(row, row + len(values), dtype=np.int64))
             row += len(values)
+    except Damage as damage:
+        yield Rows([], _NO_ROWS, [Broken(row, None, None, damage.code, damage.detail, None)])
     except (pa.ArrowException, OSError, ValueError) as error:
         broken = Broken(row, None, None, "unreadable-file", f"damaged behind row {row}: {error}"[:500], None)
         yield Rows([], _NO_ROWS, [broken])

@@ -18,21 +18,29 @@ from typing import Literal
 import numpy as np
 import orjson
 
-from sft_data.sources.archives import members
+from sft_data.sources.archives import is_archive, members
 from sft_data.sources.files import SourceFile, plain_suffix
 from sft_data.sources.json_lines import read_lines
 from sft_data.sources.json_list import read_list
 from sft_data.sources.rows import Broken, Rows
 from sft_data.sources.settings import Source
-from sft_data.sources.streams import Damage, Text, compression_of, encoding_of, read_pieces
+from sft_data.sources.streams import Damage, Text, compression_of, encoding_of, read_pieces, unpacked
 from sft_data.sources.tables import read_arrow, read_csv, read_parquet, read_yaml
 
 __all__ = ["Unit", "read_rows", "units"]
 
-Layout = Literal["lines", "list", "wrapped", "values", "csv", "tsv", "yaml", "parquet", "arrow", "unsafe-member"]
+Layout = Literal[
+    "lines", "list", "wrapped", "values", "csv", "tsv", "yaml", "parquet", "arrow", "unsafe-member", "inner-archive"
+]
 
 RANGE = 64 * 2**20  # bytes of a plain JSON Lines file that are one unit
 BATCH = 4096  # rows decoded at a time
+
+# Members of archives that are not opened: code and reason.
+_NOT_READ: dict[str, tuple[str, str]] = {
+    "unsafe-member": ("unsafe-member", "its path leaves the archive's folder"),
+    "inner-archive": ("unreadable-file", "an archive inside of an archive is not opened: unpack the outer one"),
+}
 
 # Keys under which whole data sets are wrapped: {"version": 1, "data": [{...}, ...]}.
 _WRAPPING = rb"data|train|validation|valid|test|rows|examples|instances|items|records|samples|dataset|entries|results"
@@ -64,12 +72,12 @@ def units(source: Source, files: Sequence[SourceFile]) -> list[Unit]:
 
 def read_rows(unit: Unit, source: Source, batch: int = BATCH) -> Iterator[Rows]:
     """The rows of a unit in small batches: broken ones too."""
-    if unit.layout == "parquet":
-        return read_parquet(unit.path, batch)
-    if unit.layout == "arrow":
-        return read_arrow(unit.path, batch)
-    if unit.layout == "unsafe-member":
-        broken = Broken(0, None, None, "unsafe-member", "its path leaves the archive's folder", unit.text.member[:1000])
+    if unit.layout in {"parquet", "arrow"}:
+        packed = unit.text.compression != "none" or unit.text.archive != "none"
+        opened = unpacked(unit.path, unit.text, source.limits) if packed else unit.path
+        return (read_parquet if unit.layout == "parquet" else read_arrow)(opened, batch)
+    if unit.layout in _NOT_READ:
+        broken = Broken(0, None, None, *_NOT_READ[unit.layout], unit.text.member[:1000])
         return iter([Rows([], np.zeros(0, np.int64), [broken])])
     return _read_text(unit, source, batch)
 
@@ -88,14 +96,18 @@ def _read_text(unit: Unit, source: Source, batch: int) -> Iterator[Rows]:
 def _units_of(source: Source, file: SourceFile) -> Iterator[Unit]:
     with file.path.open("rb") as stream:
         head = stream.read(512)
-    if (binary := _binary(source, head, file.name)) is not None:
-        yield Unit(file.name, file.path, Text("none", "utf-8"), binary)
-        return
-    for name, place in members(file, head):
+    for name, place in members(file, head, source.limits):
         if place.archive != "none" and _unsafe(place.member):
             yield Unit(name, file.path, place, "unsafe-member")
             continue
-        text, sample = _look(source, file, place)
+        if place.archive != "none" and is_archive(place.member):
+            yield Unit(name, file.path, place, "inner-archive")
+            continue
+        plain, first = _opened(source, file, place)
+        if (binary := _binary(source, first, name)) is not None:
+            yield Unit(name, file.path, plain, binary)
+            continue
+        text, sample = _look(source, plain, first)
         layout, opening = _layout(source, sample, name)
         if layout == "lines" and text == Text("none", "utf-8") and file.size > RANGE:
             yield from _ranges(file, text)
@@ -107,7 +119,7 @@ def _binary(source: Source, head: bytes, name: str) -> Layout | None:
     """Parquet and Arrow are known by their first bytes."""
     if source.container == "parquet" or (source.container == "auto" and head.startswith(b"PAR1")):
         return "parquet"
-    stream = head.startswith(b"\xff\xff\xff\xff") and name.endswith(".arrow")
+    stream = head.startswith(b"\xff\xff\xff\xff") and plain_suffix(PurePosixPath(name)) == ".arrow"
     if source.container == "arrow" or (source.container == "auto" and (head.startswith(b"ARROW1") or stream)):
         return "arrow"
     return None
@@ -118,17 +130,24 @@ def _unsafe(member: str) -> bool:
     return path.is_absolute() or ".." in path.parts or ":" in path.parts[0]
 
 
-def _look(source: Source, file: SourceFile, place: Text) -> tuple[Text, bytes]:
-    """How a text is stored, and its first piece as UTF-8."""
-    first = _first_piece(source, file, replace(place, compression="none"))
+def _opened(source: Source, file: SourceFile, place: Text) -> tuple[Text, bytes]:
+    """How a text or table is compressed, and its first piece without that."""
+    first = _first_piece(source, file, place)
     compression = compression_of(first)
-    sample = first if compression == "none" else _first_piece(source, file, replace(place, compression=compression))
+    if compression == "none":
+        return place, first
+    inner = replace(place, compression=compression)
+    return inner, _first_piece(source, file, inner)
+
+
+def _look(source: Source, place: Text, sample: bytes) -> tuple[Text, bytes]:
+    """How a text is encoded, and its first piece as UTF-8."""
     encoding = encoding_of(sample[: 2**20]) if source.encoding == "auto" else source.encoding
     if encoding == "utf-8" and sample.startswith(codecs.BOM_UTF8):
         encoding = "utf-8-sig"
     if encoding != "utf-8":
         sample = codecs.getincrementaldecoder(encoding)("replace").decode(sample).encode()
-    return replace(place, compression=compression, encoding=encoding), sample
+    return replace(place, encoding=encoding), sample
 
 
 def _first_piece(source: Source, file: SourceFile, text: Text) -> bytes:

@@ -58,10 +58,42 @@ def tarred(name: str, data: bytes, **info: Any) -> bytes:
     return buffer.getvalue()
 
 
+def arrow(**columns: Any) -> bytes:
+    buffer = io.BytesIO()
+    table = pa.table(columns)
+    with pa.ipc.new_stream(buffer, table.schema) as stream:
+        stream.write_table(table)
+    return buffer.getvalue()
+
+
 def parquet(**columns: Any) -> bytes:
     buffer = io.BytesIO()
     pq.write_table(pa.table(columns), buffer)
     return buffer.getvalue()
+
+
+TABLE = parquet(instruction=["q", "r"], output=["a", "b"])
+
+
+def claiming(size: int) -> bytes:
+    """A zip whose member claims to be so large."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("x.jsonl", LINES)
+        archive.infolist()[0].file_size = size
+    return buffer.getvalue()
+
+
+def tar_claiming(size: int) -> bytes:
+    """The same as a tar."""
+    member = tarfile.TarInfo("x.jsonl")
+    member.size = size
+    return member.tobuf() + LINES.ljust(10_240, b"\0")
+
+
+def named_twice() -> bytes:
+    """A zip with two members of one name."""
+    return zipped(**{"x.jsonl": LINES, "y.jsonl": LINES}).replace(b"y.jsonl", b"x.jsonl")
 
 
 Q, AN = ("user", "q"), ("assistant", "a")
@@ -224,6 +256,34 @@ CASES: dict[str, tuple[str, bytes, int, list[tuple[int, str]]]] = {
     "zip, a path that leaves it": ("a.zip", zipped(**{"../x.jsonl": LINES}), 0, [(0, "unsafe-member")]),
     "tar": ("a.tar.gz", tarred("x.jsonl", LINES), 3, OK),
     "tar, an absolute path": ("a.tar.gz", tarred("/etc/x.jsonl", LINES), 0, [(0, "unsafe-member")]),
+    "zip, an archive inside": (
+        "a.zip",
+        zipped(**{"x.jsonl": LINES, "y.zip": zipped(**{"z.jsonl": LINES})}),
+        3,
+        [(0, "unreadable-file")],
+    ),
+    "zip, what macOS puts beside": (
+        "a.zip",
+        zipped(**{"x.jsonl": LINES, "__MACOSX/._x.jsonl": b"\0\5\x16\7", ".x/y.jsonl": b"?"}),
+        3,
+        OK,
+    ),
+    "zip, a parquet file": ("a.zip", zipped(**{"x.parquet": TABLE, "y.jsonl": LINES}), 5, OK),
+    "zip, a parquet file packed again": ("a.zip", zipped(**{"x.parquet.gz": gzip.compress(TABLE)}), 2, OK),
+    "zip, a parquet file that is cut": ("a.zip", zipped(**{"x.parquet": TABLE[:-9]}), 0, [(0, "unreadable-file")]),
+    "zip, text named parquet": ("a.zip", zipped(**{"x.parquet": LINES}), 3, OK),
+    "zip, what save_to_disk writes": (
+        "a.zip",
+        zipped(**{"d/data-00000.arrow": arrow(instruction=["q"], output=["a"]), "d/state.json": b"{}"}),
+        1,
+        OK,
+    ),
+    "zip, csv": ("a.zip", zipped(**{"x.csv": b"instruction,output\nq,a\nq\n"}), 1, [(1, BAD)]),
+    "tar, a parquet file": ("a.tgz", tarred("x.parquet", TABLE), 2, OK),
+    "gzip, a parquet file": ("a.parquet.gz", gzip.compress(TABLE), 2, OK),
+    "gzip, a parquet file that is cut": ("a.parquet.gz", gzip.compress(TABLE)[:-12], 0, [(0, "unreadable-file")]),
+    "zstd, an arrow file": ("a.arrow.zst", zstandard.compress(arrow(instruction=["q"], output=["a"])), 1, OK),
+    "arrow, cut": ("a.arrow", arrow(instruction=["q"], output=["a"])[:-60], 0, [(0, "unreadable-file")]),
     # tables
     "csv": ("a.csv", b'instruction,input,output\nq,,a\n"q\n2",,"a ""b"""\n', 2, OK),
     "csv, a cell too many": ("a.csv", b"instruction,output\nq,a,x\nq,a\n", 1, [(0, BAD)]),
@@ -342,11 +402,24 @@ def test_a_decompression_bomb_stops_at_its_limit(tmp_path: Path) -> None:
         ("a.zip", zipped(**{"README.md": b"x"}), "holds no member"),
         ("a.zip", b"PK\x03\x04broken", "damaged zip"),
         ("a.tar", b"no archive", "damaged tar"),
+        ("a.tgz", gzip.compress(b"no archive"), "damaged tar"),
+        ("a.tar.gz", tarred("x.jsonl", LINES)[:60], "damaged tar"),
+        ("a.tar", gzip.decompress(tarred("x.jsonl", LINES * 60))[:2000], "damaged tar"),
+        ("a.zip", claiming(2**40), r"more than .* bytes when unpacked"),
+        ("a.tar", tar_claiming(2**40), r"more than .* bytes when unpacked"),
+        ("a.zip", named_twice(), "two members named 'x.jsonl'"),
     ],
 )
 def test_an_archive_without_rows_is_an_error_that_says_so(tmp_path: Path, name: str, data: bytes, told: str) -> None:
     with pytest.raises(SourceError, match=told):
         read(written(tmp_path, data, name), format="alpaca")
+
+
+def test_an_unpacked_table_stops_at_its_limit(tmp_path: Path) -> None:
+    path = written(tmp_path, zipped(**{"x.parquet": TABLE}), "a.zip")
+    result = read(path, format="alpaca", limits={"max_unpacked_bytes": len(TABLE) - 1})
+    assert (why(result), result.kept.height) == ([(0, "file-too-large")], 0)
+    assert read(path, format="alpaca", limits={"max_unpacked_bytes": len(TABLE)}).kept.height == 2
 
 
 def test_a_zip_with_a_password_is_one_rejection(tmp_path: Path) -> None:
