@@ -15,7 +15,7 @@ from sft_data import steps as work_of
 from sft_data.cells import FileRef, Task, map_arrow, write_parquet
 from sft_data.errors import StageError
 from sft_data.fingerprint import digest, library_versions
-from sft_data.pack.copies import copies
+from sft_data.pack.copies import copies, with_copies
 from sft_data.pack.plan import Pack, plan_packs
 from sft_data.pack.shards import TokenReader, pack_frame, stream_names, write_stream
 from sft_data.plan import LAYOUT
@@ -80,7 +80,8 @@ def pack(step: Step, work: Work, above: Sequence[StepResult]) -> Mapping[str, Fi
         if not sidecars:
             continue
         weights = _weights(step) if split == "train" else {}
-        index = _index(work, settings, weights, sidecars)
+        mixed = _mixed(work, above[0].files) if split == "train" else []
+        index = _index(work, settings, weights, sidecars, mixed)
         files[f"pack_index/{split}/00000.parquet"] = index
         files |= _packs(step, work, settings, split, index, tokens)
     return files
@@ -92,10 +93,19 @@ def _weights(step: Step) -> dict[str, float]:
     return {source.name: source.weight for source in sources if source.weight != 1.0}
 
 
-def _index(work: Work, settings: Pack, weights: Mapping[str, float], sidecars: Sequence[FileRef]) -> FileRef:
-    key = digest("pack-index", _MADE_BY, settings, dict(weights), [ref.sha256 for ref in sidecars])
-    paths = [ref.path(work.cache) for ref in sidecars]
-    task = Task(key, "pack index", pack_index, (paths, settings, weights), inputs=tuple(sidecars))
+def _mixed(work: Work, files: Mapping[str, FileRef]) -> list[FileRef]:
+    """The training conversations, where a mix says how often each of them is packed."""
+    rows = _under(files, "conversations/train/")
+    return rows if rows and "copies" in pl.scan_parquet(rows[0].path(work.cache)).collect_schema() else []
+
+
+def _index(
+    work: Work, settings: Pack, weights: Mapping[str, float], sidecars: Sequence[FileRef], mixed: Sequence[FileRef]
+) -> FileRef:
+    inputs = (*sidecars, *mixed)
+    key = digest("pack-index", _MADE_BY, settings, dict(weights), [ref.sha256 for ref in inputs])
+    paths, rows = ([ref.path(work.cache) for ref in refs] for refs in (sidecars, mixed))
+    task = Task(key, "pack index", pack_index, (paths, settings, weights, rows), inputs=inputs)
     [cell] = work.engine.run(work.cache, [task], lambda _: None, light=True)
     return cell.files["00000.parquet"]
 
@@ -131,11 +141,14 @@ def _packs(
     return {f"packs/{split}/{n}": cell.files["packs.arrow"] for n, cell in zip(names, cells, strict=True)}
 
 
-def pack_index(folder: Path, sidecars: Sequence[Path], settings: Pack, weights: Mapping[str, float]) -> dict[str, Any]:
-    """Which rows share a pack; `weights` says how often the rows of a source are packed."""
+def pack_index(
+    folder: Path, sidecars: Sequence[Path], settings: Pack, weights: Mapping[str, float], mixed: Sequence[Path] = ()
+) -> dict[str, Any]:
+    """Which rows share a pack; `weights` and the conversations `mixed` say how often a row is packed."""
     rows = pl.concat([pl.read_parquet(path, columns=["id", "source", "tokens"]) for path in sidecars])
     lengths = rows["tokens"].to_numpy()
-    if not weights:
+    rows = with_copies(rows, mixed)
+    if not weights and not mixed:
         index = plan_packs(lengths, settings.max_length, settings.seed)
     else:
         packed = np.repeat(np.arange(rows.height), copies(rows, weights, settings.seed))

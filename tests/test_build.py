@@ -8,6 +8,7 @@ from sft_data import build as build_module
 from sft_data.build import BuildResult, StepResult, Work, build, curate
 from sft_data.engine import LocalEngine
 from sft_data.errors import GateError, SourceError, StoreError
+from sft_data.mix import Mix
 from sft_data.pipeline import Pipeline, load_pipeline, parse_pipeline
 from sft_data.plan import Step, plan
 from tests.frames import chat, conversations, ids
@@ -194,6 +195,27 @@ def test_weight_of_a_source_packs_its_training_rows_so_often_and_changes_no_row(
     }  # fmt: skip
     assert verify(Path(weighted.path)).problems == []
     assert weighted.fingerprint != built.fingerprint
+
+
+def test_mix_that_repeats_a_source_packs_its_rows_more_often_and_the_report_tells_the_epochs(tmp_path: Path):
+    from sft_data.report.model import Report
+    from sft_data.store.verify import verify
+
+    pipeline = load_pipeline(QUICKSTART)
+    mix = Mix(shares={"chats": 0.4}, repeat=6.0, seed=3)
+    mixed = build(pipeline.model_copy(update={"stages": (*pipeline.stages, mix)}), tmp_path)
+    assert verify(Path(mixed.path)).problems == []
+    groups = {g.name: g for g in Report.model_validate_json((Path(mixed.path) / "report.json").read_text()).mixture}
+    rows = pl.read_parquet(f"{mixed.path}/conversations/train/*.parquet").filter(pl.col("source") == "chats")
+    assert rows["copies"].n_unique() == 1
+    assert 1.0 < rows["copies"][0] <= 6.0
+    assert groups["chats"].rows == rows.height
+    assert groups["chats"].packed_rows / rows.height == pytest.approx(rows["copies"][0], abs=0.5)
+    assert groups["chats"].epochs == pytest.approx(groups["chats"].packed_rows / rows.height, abs=1e-4)
+    assert {g.epochs for name, g in groups.items() if name != "chats"} == {1.0}
+    index = pl.read_parquet(f"{mixed.path}/pack_index/train/*.parquet")
+    assert sum(g.tokens for g in groups.values()) == index["tokens"].sum()
+    assert sum(g.share for g in groups.values()) == pytest.approx(1.0, abs=1e-4)
 
 
 def test_build_on_a_damaged_cache_publishes_nothing_and_names_the_file(built: BuildResult, store: Path, tmp_path: Path):

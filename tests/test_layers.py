@@ -23,7 +23,7 @@ RIVER = [
     ["store.manifest", "store.layout"],
     ["sources"],
     ["formats"],
-    ["clean", "annotate", "filters", "privacy", "dedup", "decontaminate", "mix", "split"],
+    ["clean", "annotate", "filters", "privacy", "dedup", "decontaminate", "sizes", "mix", "split"],
     ["chat", "tokenize", "pack"],
     ["cells"],
     ["engine"],

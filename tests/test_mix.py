@@ -3,12 +3,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from tokenizers import Tokenizer
 
 from sft_data.errors import ConfigError
 from sft_data.mix import Mix, targets
 from sft_data.schema import CONVERSATIONS
+from sft_data.sizes import sizes
 from sft_data.stage import apply_decision, run_dataset_stage
 from tests.frames import chat, conversations, ids
+from tests.trees import ROOT
 
 
 def rows(**sizes: int) -> pl.DataFrame:
@@ -119,9 +122,78 @@ def test_mix_that_names_a_group_that_is_not_there_says_what_there_is() -> None:
 
 
 def test_mix_with_shares_above_one_is_refused() -> None:
-    with pytest.raises(ValidationError, match=r"shares add up to 1\.1"):
+    with pytest.raises(ValidationError, match=r"shares and replay add up to 1\.1"):
         Mix(shares={"a": 0.6, "b": 0.5})
 
 
 def test_mix_of_an_empty_frame_is_empty() -> None:
     assert run_dataset_stage(Mix(caps={"a": 3}), pl.DataFrame(schema=CONVERSATIONS)).kept.height == 0
+
+
+def mixed(frame: pl.DataFrame, **how: object) -> dict[str, tuple[int, float]]:
+    """Group -> rows kept, copies of each."""
+    found = run_dataset_stage(Mix.model_validate(how), frame).kept.group_by("source").agg(pl.len(), pl.mean("copies"))
+    return {name: (rows, copies) for name, rows, copies in found.iter_rows()}
+
+
+@pytest.mark.parametrize(
+    ("how", "expected"),
+    [
+        ({"repeat": 4.0}, {"a": (20, 1.0), "b": (80, 1.0)}),  # nothing asks for a repeat
+        ({"shares": {"a": 0.5}, "repeat": 4.0}, {"a": (20, 4.0), "b": (80, 1.0)}),
+        ({"shares": {"a": 0.5}, "repeat": 2.0}, {"a": (20, 2.0), "b": (40, 1.0)}),
+        ({"temperature": 1e12, "repeat": 10.0}, {"a": (20, 4.0), "b": (80, 1.0)}),
+        ({"total": 150, "repeat": 2.0}, {"a": (20, 1.5), "b": (80, 1.5)}),
+        ({"floors": {"a": 50}, "repeat": 3.0}, {"a": (20, 2.5), "b": (80, 1.0)}),
+        ({"shares": {"a": 0.5}, "repeat": 4.0, "caps": {"a": 30}}, {"a": (20, 1.5), "b": (80, 1.0)}),
+    ],
+)
+def test_mix_repeats_groups_that_are_too_small(how: dict[str, object], expected: dict[str, object]) -> None:
+    assert mixed(rows(a=20, b=80), **how) == expected
+
+
+def test_mix_replays_general_data_beside_the_new() -> None:
+    frame = rows(new=90, chat=100, web=300)
+    found = kept(frame, general=["chat", "web"], replay=0.1)
+    assert found == {"new": 90, "chat": 2, "web": 8}  # a tenth of 100, divided as the groups are
+
+
+@given(SIZES, st.floats(1.0, 8.0), st.data())
+@settings(deadline=None)
+def test_targets_with_repeats_never_pass_the_limit_nor_lose_the_shares(
+    sizes: dict[str, int], repeat: float, data: st.DataObject
+) -> None:
+    weights = {group: data.draw(st.floats(0.1, 5.0)) for group in sizes}
+    takes = targets(sizes, Mix(weights=weights, repeat=repeat))
+    wanted = {group: sizes[group] * weights[group] for group in sizes}
+    for group, size in sizes.items():
+        assert takes[group] <= size * repeat
+        share = wanted[group] / sum(wanted.values())
+        assert takes[group] == pytest.approx(share * sum(takes.values()), abs=len(sizes) + 1)
+    assert sum(takes.values()) >= sum(targets(sizes, Mix(weights=weights)).values())
+
+
+@pytest.mark.parametrize(
+    ("how", "told"),
+    [
+        ({"replay": 0.1}, "belong together"),
+        ({"general": ["a"]}, "belong together"),
+        ({"general": ["a"], "replay": 0.1, "shares": {"a": 0.2}}, "`a` stands in `general` and in `shares`"),
+        ({"measure": "tokens"}, "`measure: tokens` and `tokenizer`"),
+    ],
+)
+def test_mix_with_settings_that_contradict_each_other_is_refused(how: dict[str, object], told: str) -> None:
+    with pytest.raises(ValidationError, match=told):
+        Mix.model_validate(how)
+
+
+def test_mix_counts_tokens_by_the_tokenizer_or_estimates_them() -> None:
+    frame = conversations(chat("en", "The moon is round.", "Say something."), chat("zh", "月亮是圆的。", "说点什么。"))
+    real = sizes(frame, "tokens", str(ROOT / "samples" / "tokenizer"))
+    model = Tokenizer.from_file(str(ROOT / "samples" / "tokenizer" / "tokenizer.json"))
+    for row, (prompt, answer) in enumerate([("Say something.", "The moon is round."), ("说点什么。", "月亮是圆的。")]):
+        assert real[row] == len(model.encode(f"\n{prompt}\n{answer}", add_special_tokens=False).ids)
+    # 34 bytes of English: 9; 4 + 5 Chinese characters and 2 stops (3 bytes each) and 2 line ends: 9 + 2
+    assert sizes(frame, "estimated-tokens", "").to_list() == [9, 11]
+    with pytest.raises(ConfigError, match=r"no tokenizer\.json in 'nowhere'"):
+        sizes(frame, "tokens", "nowhere")

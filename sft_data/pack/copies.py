@@ -1,4 +1,4 @@
-"""How often each training row is packed: a source's weight, decided row by row.
+"""How often each training row is packed: its source's weight times what a mix says, decided row by row.
 
 A row is stored once and may stand in several packs; so a source of weight 2 is seen twice in an epoch without a copy
 in the dataset, and the split, the ledgers and the counts of rows know nothing of it.
@@ -6,7 +6,8 @@ in the dataset, and the split, the ledgers and the counts of rows know nothing o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -14,11 +15,13 @@ from numpy.typing import NDArray
 
 from sft_data.split import draw
 
-__all__ = ["copies", "weights_of"]
+__all__ = ["copies", "weights_of", "with_copies"]
 
 
 def copies(rows: pl.DataFrame, weights: Mapping[str, float], seed: int) -> NDArray[np.int64]:
-    """Copies of each row (columns `id`, `source`): the whole part of its source's weight, and one more by a draw.
+    """Copies of each row (columns `id`, `source`): the whole part of its weight, and one more by a draw.
+
+    A row's weight is that of its source, times its `copies` where a mix has given it some.
 
     The draw is of the row's id and the seed, so the rows that are packed at weight 0.3 are among those at 0.5, and
     other rows do not matter. The expected number of copies is the weight.
@@ -28,6 +31,8 @@ def copies(rows: pl.DataFrame, weights: Mapping[str, float], seed: int) -> NDArr
     [2, 0]
     """
     weight = rows["source"].replace_strict(dict(weights), default=1.0, return_dtype=pl.Float64).to_numpy()
+    if "copies" in rows.columns:
+        weight = weight * rows["copies"].cast(pl.Float64).fill_null(1.0).to_numpy()
     whole = np.floor(weight).astype(np.int64)
     part = weight - whole
     drawn = np.ones(rows.height)
@@ -41,3 +46,11 @@ def weights_of(pipeline: Mapping[str, object]) -> dict[str, float]:
     sources = pipeline.get("sources")
     entries = sources if isinstance(sources, list | tuple) else []
     return {str(entry["name"]): float(entry.get("weight", 1.0)) for entry in entries}
+
+
+def with_copies(rows: pl.DataFrame, conversations: Sequence[Path]) -> pl.DataFrame:
+    """`rows` (column `id`) with the column `copies` of their conversations, where a mix has given them one."""
+    if not conversations or "copies" not in pl.scan_parquet(conversations).collect_schema():
+        return rows
+    told = pl.scan_parquet(conversations).select("id", "copies").collect()
+    return rows.join(told, on="id", how="left", maintain_order="left")

@@ -48,6 +48,13 @@ def render_markdown(report: Report) -> str:
             "## What is trained on",
             table(("choice", "what was chosen"), [(c.name, c.told) for c in report.choices]),
         ]
+    if len(report.mixture) > 1:
+        head = ("by", "group", "rows", "packed", "unseen", "tokens", "share", "epochs")
+        groups = [
+            (g.by, g.name, g.rows, g.packed_rows, g.unseen_rows, g.tokens, percent(g.share), f"{g.epochs:.2f}")
+            for g in report.mixture
+        ]
+        parts += ["## One pass over the packs", table(head, groups)]
     if report.languages:
         languages = [(share.name, share.rows, percent(share.share)) for share in report.languages]
         parts += ["## Languages", table(("language", "rows", "share"), languages)]

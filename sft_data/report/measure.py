@@ -16,6 +16,7 @@ import polars as pl
 from sft_data.report.choices import token_choices
 from sft_data.report.distributions import conversation_distributions, token_distributions
 from sft_data.report.ledgers import duplicates, edit_groups, rejection_groups
+from sft_data.report.mixture import mixture
 from sft_data.report.model import (
     Check,
     Distribution,
@@ -63,6 +64,7 @@ def measure(folder: Path) -> Report:
         distributions=[each for each in distributions if sum(each.kept) or sum(each.rejected)],
         languages=_languages(folder),
         packing=packing,
+        mixture=mixture(folder, manifest),
         tokenizer=manifest.tokenizer,
         choices=token_choices(folder, manifest),
         inputs=manifest.inputs,

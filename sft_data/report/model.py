@@ -16,6 +16,7 @@ __all__ = [
     "Example",
     "FunnelStep",
     "GateResult",
+    "Mixture",
     "Packing",
     "RejectionGroup",
     "Report",
@@ -77,6 +78,19 @@ class SourceFlow(_Model):
     rejected: dict[str, int] = Field(description="rows by code")
     tokens: int
     trained_tokens: int
+
+
+class Mixture(_Model):
+    """How often a group of training rows is seen in one pass over the packs."""
+
+    by: str = Field(description="column that makes the groups: source, or that of a `mix`")
+    name: str
+    rows: int = Field(description="training rows")
+    packed_rows: int = Field(description="rows in the packs, each as often as it stands there")
+    unseen_rows: int = Field(description="training rows that stand in no pack")
+    tokens: int = Field(description="tokens in the packs")
+    share: float = Field(description="of all tokens in the packs, 0..1")
+    epochs: float = Field(description="packed_rows / rows: passes over the group in one pass over the packs")
 
 
 class SplitFigures(_Model):
@@ -189,6 +203,7 @@ class Report(_Model):
     distributions: list[Distribution]
     languages: list[Share]
     packing: list[Packing]
+    mixture: list[Mixture] = Field(default=[], description="effective epochs by group; empty without packs")
     tokenizer: TokenizerEntry | None
     choices: list[Choice] = Field(default=[], description="template, what is learnt, samples, long rows")
     inputs: list[InputFile]

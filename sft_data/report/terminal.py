@@ -25,6 +25,8 @@ def print_report(console: Console, report: Report) -> None:
     if len(report.sources) > 1:
         console.print(_sources(report))
     console.print(_figures(report))
+    if len(report.mixture) > 1:
+        console.print(_mixture(report))
     if report.choices:
         console.print(_choices(report))
     console.print(_checks(report))
@@ -121,6 +123,15 @@ def _choices(report: Report) -> Table:
     table = Table(box=None, show_header=False, pad_edge=False)
     for choice in report.choices:
         table.add_row(_text(choice.name), _text(choice.told, style="dim"))
+    return table
+
+
+def _mixture(report: Report) -> Table:
+    table = _table("trained on", ">rows", ">packed", ">unseen", ">tokens", ">share", ">epochs")
+    for group in report.mixture:
+        amounts = map(number, (group.rows, group.packed_rows, group.unseen_rows, group.tokens))
+        name = group.name if group.by == "source" else f"{group.by} {group.name}"
+        table.add_row(_text(name), *amounts, percent(group.share), f"{group.epochs:.2f}")
     return table
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from sft_data.pack.copies import copies, weights_of
+from sft_data.pack.copies import copies, weights_of, with_copies
 from sft_data.store.layout import (
     MANIFEST,
     STREAMS,
@@ -168,7 +168,7 @@ def check_packs(folder: Path, manifest: Manifest) -> Iterator[str]:
     for split in splits_of(folder, "pack_index"):
         index = scan_table(folder, "pack_index", split).collect()
         rows = scan_table(folder, "sidecar", split).select("id", "source", "tokens").collect()
-        yield from _index(split, index, rows, _copies(split, rows, manifest), length)
+        yield from _index(split, index, rows, _copies(folder, split, rows, manifest), length)
         told = manifest.counts.splits.get(split)
         packs = index["pack"].n_unique()
         if told is None or told.packs != packs:
@@ -179,11 +179,12 @@ def check_packs(folder: Path, manifest: Manifest) -> Iterator[str]:
             yield f"packs/{split} has no pack_index/{split}"
 
 
-def _copies(split: str, rows: pl.DataFrame, manifest: Manifest) -> NDArray[np.int64]:
-    """How often each row has to be packed: once, or as its source's weight says."""
+def _copies(folder: Path, split: str, rows: pl.DataFrame, manifest: Manifest) -> NDArray[np.int64]:
+    """How often each row has to be packed: once, or as its source's weight and the mix say."""
     pack = manifest.pipeline.get("pack")
     if split != "train" or not isinstance(pack, dict):
         return np.ones(rows.height, dtype=np.int64)
+    rows = with_copies(rows, parquet_files(folder, "conversations", split))
     return copies(rows, weights_of(manifest.pipeline), int(pack.get("seed", 0)))
 
 
@@ -192,7 +193,7 @@ def _index(
 ) -> Iterator[str]:
     name, tokens = f"pack_index/{split}", rows["tokens"]
     if not index["row"].sort().equals(pl.Series("row", np.repeat(np.arange(len(tokens)), wanted), dtype=pl.Int64)):
-        told = "once" if (wanted == 1).all() else "as often as its source's weight says"
+        told = "once" if (wanted == 1).all() else "as often as its source's weight and the mix say"
         seen, twice = index["row"].n_unique(), int(index["row"].is_duplicated().sum())
         count = f"{seen:,} of {len(tokens):,} rows, {twice:,} twice"
         yield f"{name} does not hold each row of tokens/{split} {told}: {count}"
