@@ -50,7 +50,8 @@ def weights_of(pipeline: Mapping[str, object]) -> dict[str, float]:
 
 def with_copies(rows: pl.DataFrame, conversations: Sequence[Path]) -> pl.DataFrame:
     """`rows` (column `id`) with the column `copies` of their conversations, where a mix has given them one."""
-    if not conversations or "copies" not in pl.scan_parquet(conversations).collect_schema():
+    paths = list(conversations)
+    if not paths or "copies" not in pl.scan_parquet(paths).collect_schema():
         return rows
-    told = pl.scan_parquet(conversations).select("id", "copies").collect()
+    told = pl.scan_parquet(paths).select("id", "copies").collect()
     return rows.join(told, on="id", how="left", maintain_order="left")
