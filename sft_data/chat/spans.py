@@ -11,6 +11,7 @@ A turn starts where the prompt for it ends and stops behind its stop token.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -111,7 +112,7 @@ class TurnFinder:
         last = max((n for n, message in enumerate(messages) if message["role"] == "assistant"), default=-1)
         _check_tools(tools, text)
         for number, message in enumerate(messages):
-            if message["content"].strip() not in text:
+            if not _is_shown(message, text):
                 raise Unproved("not-rendered", f"the template alters or leaves out turn {number} ({message['role']})")
             if message["role"] == "assistant" and (wanted == "all" or number == last):
                 turns.append(self._turn_by_prefix(number, messages, tools, text))
@@ -293,6 +294,14 @@ def _agree(
             )
         agreed.append(turn if turn.start == start else turn._replace(start=start))
     return tuple(agreed)
+
+
+def _is_shown(message: Mapping[str, Any], text: str) -> bool:
+    """Whether the text holds a message's content; what a tool says may stand there as JSON."""
+    content = message["content"].strip()
+    if content in text or message["role"] != "tool":
+        return content in text
+    return any(json.dumps(content, ensure_ascii=ascii_only)[1:-1] in text for ascii_only in (False, True))
 
 
 def _check_tools(tools: Sequence[Any] | None, text: str) -> None:

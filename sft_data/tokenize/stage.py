@@ -55,7 +55,7 @@ class Tokenize(StageConfig):
     kind: Literal["tokenize"] = "tokenize"
     tokenizer: str = Field(
         description="folder with tokenizer.json, tokenizer_config.json and chat_template.jinja; "
-        "or a hub name whose files are in the local cache"
+        "or with Mistral's tekken.json; or a hub name whose files are in the local cache"
     )
     template: str | None = Field(
         None, description="chat template: a file or a named one; left out: the tokenizer's own"

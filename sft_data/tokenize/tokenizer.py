@@ -17,11 +17,13 @@ from tokenizers import Tokenizer
 
 from sft_data.chat.template import ChatTemplate, named_templates, template_text
 from sft_data.errors import TokenizerError
+from sft_data.tokenize.tekken import CONFIG, byte_alphabet, tokenizer_json
 
 __all__ = ["LoadedTokenizer", "TokenBytes", "find_tokenizer", "load_tokenizer", "read_template"]
 
-# The files that make a tokenizer; the first is the only one that must be there.
+# The files that make a tokenizer. The first must be there, or else TEKKEN, out of which it is made.
 FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json")
+TEKKEN = "tekken.json"
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,7 @@ def load_tokenizer(tokenizer: str, template: str | None = None) -> LoadedTokeniz
 def stamp(tokenizer: str, template: str | None) -> tuple[tuple[str, int, int], ...]:
     """Names, sizes and times of the files that decide what is loaded: other ones mean that it is loaded anew."""
     folder = find_tokenizer(tokenizer)
-    files = [folder / name for name in FILES] + ([Path(template)] if template is not None else [])
+    files = [folder / name for name in (*FILES, TEKKEN)] + ([Path(template)] if template is not None else [])
     there = [(str(path), path.stat()) for path in files if path.is_file()]
     return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in there)
 
@@ -120,9 +122,13 @@ def stamp(tokenizer: str, template: str | None) -> tuple[tuple[str, int, int], .
 def _load(tokenizer: str, template: str | None, _: object) -> LoadedTokenizer:
     folder = find_tokenizer(tokenizer)
     files = {name: (folder / name).read_bytes() for name in FILES if (folder / name).is_file()}
+    if "tokenizer.json" not in files and (folder / TEKKEN).is_file():
+        files["tokenizer.json"] = tokenizer_json((folder / TEKKEN).read_bytes())
+        files.setdefault("tokenizer_config.json", CONFIG)
+        template = template or (None if "chat_template.jinja" in files else "mistral-tekken")
     if "tokenizer.json" not in files:
         raise TokenizerError(
-            f"{folder} has no tokenizer.json; a fast tokenizer in the format of `tokenizers` is needed"
+            f"{folder} has no tokenizer.json (a fast tokenizer in the format of `tokenizers`) and no tekken.json"
         )
     try:
         engine = Tokenizer.from_str(files["tokenizer.json"].decode())
@@ -239,14 +245,7 @@ def _token_bytes(vocabulary: Mapping[str, int], added: Mapping[str, int], *, byt
     return TokenBytes(np.frombuffer(b"".join(pieces), dtype=np.uint8), starts)
 
 
-def _byte_characters() -> dict[int, int]:
-    """GPT-2's alphabet, in which every byte is a printable character: character -> byte."""
-    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    others = [byte for byte in range(256) if byte not in printable]
-    return {byte: byte for byte in printable} | {256 + i: byte for i, byte in enumerate(others)}
-
-
-_BYTES = _byte_characters()
+_BYTES = {ord(character): byte for byte, character in byte_alphabet().items()}
 
 
 def _spell_byte_level(token: str) -> bytes:

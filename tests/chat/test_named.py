@@ -13,7 +13,8 @@ from tests.tokenize.reading import ids_of, reference, text_of, tokenized, traine
 
 TOKENS = (
     "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "[INST]", "[/INST]",
-    "[AVAILABLE_TOOLS]", "[/AVAILABLE_TOOLS]", "[TOOL_CALLS]", "[TOOL_RESULTS]", "[/TOOL_RESULTS]",
+    "[AVAILABLE_TOOLS]", "[/AVAILABLE_TOOLS]", "[TOOL_CALLS]", "[TOOL_RESULTS]", "[/TOOL_RESULTS]", "[TOOL_CONTENT]",
+    "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]",
     "<start_of_turn>", "<end_of_turn>", "<｜User｜>", "<｜Assistant｜>",
     "<｜end▁of▁sentence｜>", "<s>", "</s>",
 )  # fmt: skip
@@ -28,6 +29,7 @@ DIALOGUE = {
     "<|start_header_id|>user<|end_header_id|>\n\nC<|eot_id|>"
     "<|start_header_id|>assistant<|end_header_id|>\n\n[D<|eot_id|>]",
     "mistral": "<s>[INST] S\n\nA[/INST][ B</s>][INST] C[/INST][ D</s>]",
+    "mistral-tekken": "<s>[SYSTEM_PROMPT]S[/SYSTEM_PROMPT][INST]A[/INST][B</s>][INST]C[/INST][D</s>]",
     "gemma": "<s><start_of_turn>user\nS\n\nA<end_of_turn>\n<start_of_turn>model\n[B<end_of_turn>]\n"
     "<start_of_turn>user\nC<end_of_turn>\n<start_of_turn>model\n[D<end_of_turn>]\n",
     "deepseek": "<s>S<｜User｜>A<｜Assistant｜>[B<｜end▁of▁sentence｜>]"
@@ -89,7 +91,7 @@ def test_reasoning_of_every_turn_is_shown_and_learnt(folder, name):
     ]
 
 
-@pytest.mark.parametrize("name", ["chatml", "qwen", "llama3", "mistral"])
+@pytest.mark.parametrize("name", ["chatml", "qwen", "llama3", "mistral", "mistral-tekken"])
 def test_tools_are_shown_their_calls_learnt_and_their_results_not(folder, name):
     tools = json.dumps([{"name": "weather", "parameters": {"type": "object"}}])
     calls = json.dumps([{"name": "weather", "arguments": {"where": "Bern"}}])
@@ -97,7 +99,7 @@ def test_tools_are_shown_their_calls_learnt_and_their_results_not(folder, name):
         "a",
         turn("user", "A"),
         turn("assistant", "", tool_calls=calls),
-        turn("tool", "rain"),
+        turn("tool", 'rain, "heavy"\nand wind'),
         turn("assistant", "wet"),
         tools=tools,
     )
