@@ -190,5 +190,6 @@ def test_outcomes_of_long_rows_hold_fewer_of_them(tmp_path: Path, monkeypatch: p
     sizes = [outcome.kept["messages"].list.last().struct.field("content").str.len_bytes() for outcome in found]
     assert all(size[:-1].sum() <= 40_000 for size in sizes)
     assert len(sizes[-1]) >= 300 > max(len(size) for size in sizes[:-1])
-    rejected = read(written(tmp_path, [{"instruction": "?"}, {"instruction": "Yes?", "output": "x" * 50_000}]))
-    assert (rejected.kept.height, rejected.rejected["code"].to_list()) == (1, ["no-answer"])
+    rows = [{"instruction": "?", "output": 3}, {"instruction": "Yes?", "output": "x" * 50_000}]
+    mixed = read(written(tmp_path, rows), format="alpaca")
+    assert (mixed.kept.height, mixed.rejected["code"].to_list()) == (1, ["wrong-type"])
