@@ -9,7 +9,7 @@ from typing import Any
 
 from sft_data.fingerprint import Stamp, digest, library_versions, stage_identity, stage_stamps, stamp
 from sft_data.formats import detect
-from sft_data.formats.ingest import REVISION, Unit, units
+from sft_data.formats.ingest import REVISION, Unit, units_of
 from sft_data.pipeline import Pipeline
 from sft_data.sources.files import SourceFile, find_files
 from sft_data.sources.settings import NOT_CONTENT, Source
@@ -92,7 +92,7 @@ def plan_reading(source: Source) -> Reading:
     name = source.format if source.format != "auto" else detect.detect(source, files).format
     stamps = tuple(stamp(file.path) for file in files)
     hashes = tuple(file.sha256() for file in files)
-    return Reading(source, name, tuple(files), hashes, tuple(units(source, files)), stamps)
+    return Reading(source, name, tuple(files), hashes, tuple(units_of(source, files, name)), stamps)
 
 
 def _reading_step(reading: Reading) -> Step:

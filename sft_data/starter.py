@@ -13,12 +13,11 @@ import polars as pl
 from sft_data.annotate.language import DetectLanguage
 from sft_data.build import curate
 from sft_data.formats.detect import Detection, detect
-from sft_data.formats.ingest import read_unit
+from sft_data.formats.ingest import read_unit, units_of
 from sft_data.schema import CONVERSATIONS, empty
 from sft_data.sources import hub
 from sft_data.sources.files import find_files
 from sft_data.sources.settings import Source
-from sft_data.sources.units import units
 
 __all__ = ["starter_pipeline"]
 
@@ -68,7 +67,7 @@ def _look(name: str, path: str) -> _Seen:
     files = find_files(source)
     detection = detect(source, files)
     sample = [empty(CONVERSATIONS)]
-    for unit in units(source, files):
+    for unit in units_of(source, files, detection.format):
         sample += [outcome.kept for outcome in read_unit(unit, source, detection.format, shard_rows=SAMPLE)][:1]
         if sum(frame.height for frame in sample) >= SAMPLE:
             break

@@ -14,6 +14,7 @@ from itertools import islice
 from sft_data.errors import SourceError
 from sft_data.formats.evaluation import looks_like_evaluation
 from sft_data.formats.fields import Fields
+from sft_data.formats.forest import is_message
 from sft_data.formats.ingest import CONVERTERS
 from sft_data.sources.files import SourceFile
 from sft_data.sources.rows import Json
@@ -86,7 +87,7 @@ def _share(name: str, objects: Sequence[dict[str, Json]], source: Source) -> flo
     converter = CONVERTERS[name]
     fields = Fields(converter.FIELDS, source.fields)
     fitting = [value for value in objects if _uses_words_of(name, value, fields)]
-    if name == "evaluation" or not fitting:
+    if name in {"evaluation", "oasst-messages"} or not fitting:
         return round(len(fitting) / len(objects), 4)
     expand = getattr(converter, "expand", None)
     rows = fitting if expand is None else [expand(value)[0] for value in fitting]
@@ -101,6 +102,8 @@ def _uses_words_of(name: str, value: dict[str, Json], fields: Fields) -> bool:
         return "instruction" not in value or "instruction" in fields.given.values()
     if name == "oasst-tree":
         return isinstance(value.get("prompt"), dict) and "replies" in value["prompt"]
+    if name == "oasst-messages":
+        return is_message(value, fields)
     if name == "evaluation":
         return looks_like_evaluation(value, fields)
     return name != "table"  # any table could be one: only the pipeline can say so

@@ -7,7 +7,7 @@ of a file leaves once: as a conversation, or as a rejection with its file, line,
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from operator import itemgetter
 from typing import Protocol
@@ -15,19 +15,20 @@ from typing import Protocol
 import numpy as np
 import polars as pl
 
-from sft_data.formats import alpaca, chat, evaluation, pairs, tables, threads
+from sft_data.formats import alpaca, chat, evaluation, forest, pairs, tables, threads
 from sft_data.formats.fields import Fields, kind_of
 from sft_data.formats.rules import in_order, put_rows_in_order
 from sft_data.formats.turns import Draft, NoTalk, frame_of, metadata
 from sft_data.schema import CONVERSATIONS, EDITS, REJECTIONS, content_hash, empty
 from sft_data.sources.columns import Texts
 from sft_data.sources.decode import dump
+from sft_data.sources.files import SourceFile
 from sft_data.sources.rows import SHOWN_BYTES, Broken, Json, Rows, shown
 from sft_data.sources.settings import Source
 from sft_data.sources.units import BATCH, Unit, read_rows, units
 from sft_data.stage import Outcome
 
-__all__ = ["CODES", "CONVERTERS", "REVISION", "Unit", "read_unit", "units"]
+__all__ = ["CODES", "CONVERTERS", "REVISION", "Unit", "read_unit", "units", "units_of"]
 
 # Bytes of a working shard: long conversations come in fewer rows, so that memory stays that of short ones.
 SHARD_BYTES = 64 * 2**20
@@ -53,9 +54,12 @@ CONVERTERS: dict[str, Converter] = {
     "moss": threads.MOSS,
     "transcript": threads.TRANSCRIPT,
     "oasst-tree": threads.TREE,
+    "oasst-messages": forest.MESSAGE_TABLE,
     "table": tables,
     "evaluation": evaluation,
 }
+
+WHOLE_FILES = frozenset({"oasst-messages"})  # formats whose rows belong together wherever they stand in a file
 
 CODES: Mapping[str, str] = {
     # stage "read": no row could be read there
@@ -67,6 +71,7 @@ CODES: Mapping[str, str] = {
     "row-too-deep": "The row is nested deeper than `limits.max_nesting`.",
     "unreadable-file": "The file's compression is damaged or cut off: what stands behind cannot be read.",
     "unsafe-member": "The path of an archive's member leaves the archive's folder.",
+    "broken-thread": "A message of a flat table has no id or one that stands twice, or no root leads to it.",
     "file-too-large": "The compressed file grows beyond `limits.max_inflation` times its size.",
     # stage "normalize": the row was read but is no conversation
     "not-an-object": "The row is a number, a text or a list, not an object with fields.",
@@ -94,6 +99,12 @@ CODES: Mapping[str, str] = {
 }
 
 
+def units_of(source: Source, files: Sequence[SourceFile], format_: str) -> list[Unit]:
+    """The units of a source whose format is known: whole files where the rows of a file belong together."""
+    pieces = units(source, files)
+    return [replace(unit, end=None) for unit in pieces if not unit.start] if format_ in WHOLE_FILES else pieces
+
+
 def read_unit(unit: Unit, source: Source, format_: str, shard_rows: int = 8192) -> Iterator[Outcome]:
     """All rows of a unit as outcomes of at most `shard_rows` rows, and of at most about SHARD_BYTES where a row is no
     larger. `format_` is known: see `detect`.
@@ -102,7 +113,11 @@ def read_unit(unit: Unit, source: Source, format_: str, shard_rows: int = 8192) 
     reading = _Reading(unit, source, converter, Fields(converter.FIELDS, source.fields))
     held: list[_Part] = []
     height = size = 0
-    for rows in read_rows(unit, source, batch=max(1, min(BATCH, shard_rows // 2))):
+    batch = max(1, min(BATCH, shard_rows // 2))
+    pieces = read_rows(unit, source, batch)
+    if format_ in WHOLE_FILES:
+        pieces = forest.gather(pieces, reading.fields, batch)
+    for rows in pieces:
         for part in _cut(reading.part(rows), shard_rows):
             if held and (height + part.height > shard_rows or size + part.size > SHARD_BYTES):
                 yield _outcome(held)

@@ -13,7 +13,7 @@ from sft_data.formats.fields import Fields, kind_of, text_of
 from sft_data.formats.turns import Draft, NoTalk, Talk, Turn, draft_of
 from sft_data.sources.rows import Json
 
-__all__ = ["MOSS", "ROUNDS", "TRANSCRIPT", "TREE", "TURN_LIST", "RowFormat"]
+__all__ = ["MOSS", "ROUNDS", "TRANSCRIPT", "TREE", "TURN_LIST", "RowFormat", "thread_talk"]
 
 Reading = Callable[[dict[str, Json], Fields], Talk]
 
@@ -166,7 +166,8 @@ TRANSCRIPT = RowFormat({"text": ("text", "transcript", "chosen"), "answer": ("ou
 _DEEPEST_TREE = 200  # messages below each other; the row's nesting is bounded by max_nesting anyway
 
 
-def _thread(value: dict[str, Json], fields: Fields) -> Talk:
+def thread_talk(value: dict[str, Json], fields: Fields) -> Talk:
+    """The turns of a thread: prompters are users."""
     turns = []
     for message in _needed(value, fields, "thread", list):
         role = {"prompter": "user", "user": "user", "assistant": "assistant"}.get(str(message.get("role")))
@@ -206,4 +207,4 @@ def _paths(root: dict[str, Json]) -> Iterator[list[dict[str, Json]]]:
         stack += [(reply, path) for reply in reversed(below)]
 
 
-TREE = RowFormat({"thread": ("thread",)}, _thread, _threads_of)
+TREE = RowFormat({"thread": ("thread",)}, thread_talk, _threads_of)

@@ -23,6 +23,7 @@ Format = Literal[
     "moss",
     "transcript",
     "oasst-tree",
+    "oasst-messages",
     "table",
     "evaluation",
 ]

@@ -9,7 +9,7 @@ from typing import Any
 import polars as pl
 
 from sft_data.formats.detect import detect
-from sft_data.formats.ingest import read_unit, units
+from sft_data.formats.ingest import read_unit, units_of
 from sft_data.schema import CONVERSATIONS, REJECTIONS
 from sft_data.sources.files import find_files
 from sft_data.sources.settings import Source
@@ -29,7 +29,9 @@ def outcomes(source: Source, shard_rows: int = 8192) -> list[Outcome]:
     """All outcomes of a source, held to conservation and to the schemas."""
     files = find_files(source)
     format_ = detect(source, files).format if source.format == "auto" else source.format
-    found = [outcome for unit in units(source, files) for outcome in read_unit(unit, source, format_, shard_rows)]
+    found = [
+        outcome for unit in units_of(source, files, format_) for outcome in read_unit(unit, source, format_, shard_rows)
+    ]
     for outcome in found:
         assert dict(outcome.kept.schema) == dict(CONVERSATIONS)
         assert dict(outcome.rejected.schema) == dict(REJECTIONS)
