@@ -171,8 +171,8 @@ def metadata(
     """
     order = ("weight", *METADATA, "extra")
     if not rest and used.issuperset(chain.from_iterable(shapes)):
-        return pl.select(
-            pl.repeat(1.0 if name == "weight" else None, len(values), dtype=CONVERSATIONS[name]).alias(name)
+        return pl.DataFrame(
+            pl.Series(name, [1.0 if name == "weight" else None], CONVERSATIONS[name]).new_from_index(0, len(values))
             for name in order
         )
     columns: dict[str, list[str | float | None]] = {name: [None] * len(values) for name in (*METADATA, "extra")}

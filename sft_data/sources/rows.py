@@ -92,7 +92,7 @@ class Rows:
 
     def places(self, indices: Sequence[int]) -> list[tuple[int | None, int | None]]:
         """Line and byte offset of some rows."""
-        if self.buffer is None:
+        if self.buffer is None or not indices:
             return [(None, None)] * len(indices)
         starts = self.start[list(indices)]
         ends = np.flatnonzero(np.frombuffer(self.buffer, np.uint8) == 10)
