@@ -16,7 +16,7 @@ from sft_data.cells import FileRef, Task, map_arrow, write_parquet
 from sft_data.errors import StageError
 from sft_data.fingerprint import digest, library_versions
 from sft_data.pack.copies import copies, with_copies
-from sft_data.pack.plan import Pack, plan_packs
+from sft_data.pack.plan import Pack, plan
 from sft_data.pack.shards import TokenReader, pack_frame, stream_names, write_stream
 from sft_data.plan import LAYOUT
 from sft_data.steps import Piece
@@ -149,10 +149,10 @@ def pack_index(
     lengths = rows["tokens"].to_numpy()
     rows = with_copies(rows, mixed)
     if not weights and not mixed:
-        index = plan_packs(lengths, settings.max_length, settings.seed)
+        index = plan(lengths, settings)
     else:
         packed = np.repeat(np.arange(rows.height), copies(rows, weights, settings.seed))
-        index = plan_packs(lengths[packed], settings.max_length, settings.seed)
+        index = plan(lengths[packed], settings)
         index = index.with_columns(row=pl.Series(packed, dtype=pl.Int64).gather(index["row"]))
     write_parquet(index, folder / "00000.parquet")
     return {}

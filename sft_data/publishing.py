@@ -18,6 +18,7 @@ from sft_data.assemble import SPLITS
 from sft_data.errors import GateError, StageError
 from sft_data.fingerprint import digest, library_versions
 from sft_data.formats.ingest import CODES, REVISION
+from sft_data.pack.plan import slots
 from sft_data.pack.shards import dataset_files
 from sft_data.pipeline import Gates, Pipeline
 from sft_data.plan import Step
@@ -146,12 +147,12 @@ def _split(pipeline: Pipeline, final: Mapping[str, Path], split: str) -> SplitCo
     if not sidecars:
         return SplitCounts(rows=rows)
     sums = pl.scan_parquet(sidecars).select(pl.col("tokens", "trained").cast(pl.Int64).sum()).collect().row(0)
-    packs = packed = 0
+    packs = packed = room = 0
     for name, path in final.items():
         if name.startswith(f"pack_index/{split}/"):
-            index = pl.scan_parquet(path).select(pl.col("pack").max() + 1, pl.col("tokens").cast(pl.Int64).sum())
-            packs, packed = (number or 0 for number in index.collect().row(0))
-    room = packs * pipeline.pack.max_length if pipeline.pack is not None else 0
+            index = pl.read_parquet(path, columns=["pack", "tokens"])
+            packs, packed = index["pack"].n_unique(), int(index["tokens"].cast(pl.Int64).sum())
+            room = slots(index, pipeline.pack) if pipeline.pack is not None else 0
     return SplitCounts(
         rows=rows, tokens=sums[0], trained_tokens=sums[1], packs=packs, packed_tokens=packed, pack_slots=room
     )

@@ -1,42 +1,115 @@
-"""Which rows share a pack: best-fit decreasing over the whole dataset, on lengths alone.
+"""Which rows share a pack, and which packs a batch: decided on lengths alone.
 
-Two rows of the same length are interchangeable, so the plan is made on the histogram of lengths: all rows of one length
-go into all bins of one free space in a single step. That is exactly best-fit decreasing (the bin counts are equal to a
-row-by-row search), in time that follows the number of *distinct* lengths.
+Every way ends in the same index, so whatever reads packs (training, exports, `verify`, `why`) reads all of them. What
+differs is how many slots the tokens take: `slots` counts them, padding included.
 """
 
 from __future__ import annotations
 
-from itertools import pairwise
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from sft_data.errors import SftDataError
 from sft_data.schema import PACK_INDEX
 
-__all__ = ["Pack", "fill", "lower_bound", "plan_packs"]
+__all__ = ["METHODS", "Pack", "fill", "lower_bound", "pack_settings", "plan", "plan_packs", "slots", "units"]
 
 # Numbers of rows and bins: of 32 bits where they suffice, since memory rules here.
 Ints = NDArray[np.signedinteger[Any]]
 
 
-class Pack(BaseModel):
-    """Put several rows into one training sequence, so that hardly any slot is padding.
+# Method -> the settings that it alone reads.
+METHODS: dict[str, tuple[str, ...]] = {
+    "best-fit": (),
+    "multipack": ("window",),
+    "none": ("batch_rows",),
+    "sorted": ("batch_rows",),
+    "buckets": ("batch_rows", "multiple"),
+}
 
-    Why best-fit decreasing over everything and not in windows: on Alpaca lengths at 8,192 it fills 99.97 % of the
-    slots, windows of 1,000 rows fill 96 %. The packs are shuffled afterwards, since the plan runs from long to short.
+
+class Pack(BaseModel):
+    """Put several rows into one training sequence, so that hardly any slot is padding; or batch rows that stay alone.
+
+    - `best-fit`: best-fit decreasing over the whole split. On Alpaca lengths at 8,192 it fills 99.97 % of the slots,
+      windows of 1,000 rows fill 96 %. The packs are shuffled, since the plan runs from long to short.
+    - `multipack`: at most `max_length` tokens to a batch of one device, as Axolotl's sampler of that name does it: the
+      rows are shuffled and each window of them is packed for itself, so that a pack holds only rows that stand near
+      each other in the shuffle.
+    - `none`: every row is a pack of its own, in shuffled order; a batch is as wide as its longest row.
+    - `sorted`: as `none`, but each batch holds rows of neighbouring lengths; the batches are shuffled.
+    - `buckets`: as `sorted` by the length rounded up to `multiple`, rows of one bucket shuffled; batches are as wide as
+      their bucket, so that a compiled model meets few shapes.
+
+    The last three suit models that cannot keep packed rows apart. The token counts of their batches differ widely,
+    which the token mean of the loss allows for.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    max_length: int = Field(2048, ge=1, le=2**20, description="tokens in a full pack")
+    method: Literal["best-fit", "multipack", "none", "sorted", "buckets"] = Field(
+        "best-fit",
+        description="which rows share a sequence: best-fit and multipack pack; none, sorted and buckets batch rows",
+    )
+    max_length: int = Field(
+        2048, ge=1, le=2**20, description="tokens in a full pack, and in the longest row of a batch"
+    )
     seed: int = Field(
         0, ge=0, description="decides which rows of equal length share a pack, and the order of the packs"
     )
+    window: int = Field(100_000, ge=1, description="rows that multipack packs at a time (Axolotl's group size)")
+    batch_rows: int = Field(
+        8, ge=1, description="rows of a batch for none, sorted and buckets; train with `batch_packs`"
+    )
+    multiple: int = Field(64, ge=1, description="buckets: widths are multiples of this many tokens")
+
+    @model_validator(mode="after")
+    def _has_effect(self) -> Pack:
+        used = METHODS[self.method]
+        idle = [
+            name
+            for name in ("window", "batch_rows", "multiple")
+            if name not in used and getattr(self, name) != type(self).model_fields[name].default
+        ]
+        if idle:
+            ways = {name: " or ".join(m for m, names in METHODS.items() if name in names) for name in idle}
+            raise ValueError(
+                "\n".join(f"{n}: has no effect where method is {self.method}; it is for {w}" for n, w in ways.items())
+            )
+        return self
+
+    @property
+    def alone(self) -> bool:
+        """Whether every row is a pack of its own."""
+        return self.method in ("none", "sorted", "buckets")
+
+    @property
+    def group(self) -> int:
+        """How many packs with neighbouring numbers belong together in a batch."""
+        return self.batch_rows if self.alone else 1
+
+    @property
+    def round_to(self) -> int:
+        """Batches are as wide as a multiple of this."""
+        return self.multiple if self.method == "buckets" else 1
+
+
+def plan(tokens: NDArray[np.integer], settings: Pack) -> pl.DataFrame:
+    """PACK_INDEX for rows of these lengths by any method: every row once, no pack over `max_length`.
+
+    >>> plan(np.array([3, 5, 2, 5]), Pack(method="sorted", max_length=8, batch_rows=2))["tokens"].sort().to_list()
+    [2, 3, 5, 5]
+    """
+    if settings.method == "best-fit":
+        return plan_packs(tokens, settings.max_length, settings.seed)
+    lengths = _checked(tokens, settings.max_length)
+    order = _shuffled(len(lengths), settings.seed)
+    return _windows(lengths, order, settings) if settings.method == "multipack" else _alone(lengths, order, settings)
 
 
 def plan_packs(tokens: NDArray[np.integer], max_length: int, seed: int) -> pl.DataFrame:
@@ -48,19 +121,7 @@ def plan_packs(tokens: NDArray[np.integer], max_length: int, seed: int) -> pl.Da
     2
     """
     lengths = _checked(tokens, max_length)
-    rows = _long_to_short(lengths, max_length, seed)
-    bins, position = _best_fit(lengths[rows], max_length)
-    sizes = np.bincount(bins)
-    order = _permutation(len(sizes), seed ^ 0x5EED)  # order[i]: which bin becomes pack i
-    ends = np.cumsum(sizes[order], dtype=_kind(len(rows)))
-    starts = np.empty_like(ends)
-    starts[order] = firsts = ends - sizes[order].astype(ends.dtype)
-    row = np.empty_like(rows)
-    row[starts[bins] + position] = rows
-    pack = np.repeat(np.arange(len(sizes), dtype=np.int64), sizes[order])
-    place = np.arange(len(rows), dtype=ends.dtype) - np.repeat(firsts, sizes[order])
-    table = pl.DataFrame({"pack": pack, "position": place, "row": row, "tokens": lengths[row]})
-    return table.cast(PACK_INDEX)
+    return _index(*_packed(lengths, _shuffled(len(lengths), seed), max_length, seed))
 
 
 def lower_bound(tokens: NDArray[np.integer], max_length: int) -> int:
@@ -72,10 +133,40 @@ def lower_bound(tokens: NDArray[np.integer], max_length: int) -> int:
     return -(-int(tokens.sum(dtype=np.int64)) // max_length)
 
 
+def slots(index: pl.DataFrame, settings: Pack) -> int:
+    """Places for tokens that one pass over these packs takes, padding included.
+
+    Packs are counted as full ones; rows that stand alone by the widths of their batches of `batch_rows`.
+    """
+    return int(units(index, settings)["slots"].sum())
+
+
+def units(index: pl.DataFrame, settings: Pack) -> pl.DataFrame:
+    """Columns `tokens`, `rows`, `slots` of every full pack, or of every batch of rows that stand alone, in order."""
+    tokens, rows = pl.col("tokens").cast(pl.Int64), pl.len().cast(pl.Int64)
+    width = -(-tokens.max() // settings.round_to) * settings.round_to
+    room = rows * width if settings.alone else pl.lit(settings.max_length, dtype=pl.Int64)
+    table = index.group_by(pl.col("pack") // settings.group).agg(
+        tokens.sum().alias("tokens"), rows.alias("rows"), room.first().alias("slots")
+    )
+    return table.sort("pack").drop("pack")
+
+
+def pack_settings(pipeline: Mapping[str, object], max_length: int | None) -> Pack | None:
+    """How a version was packed, as its pipeline's settings say it; None where it was not.
+
+    `max_length` stands for the settings of versions that were written without a pipeline.
+    """
+    section = pipeline.get("pack")
+    if isinstance(section, dict):
+        return Pack.model_validate(section)
+    return Pack(max_length=max_length) if max_length else None
+
+
 def fill(index: pl.DataFrame, max_length: int) -> float:
     """Share of the pack slots that hold tokens, 0..1; 1.0 where there are no packs."""
     packs = index["pack"].n_unique()
-    return float(index["tokens"].sum()) / (packs * max_length) if packs else 1.0
+    return float(index["tokens"].cast(pl.Int64).sum()) / (packs * max_length) if packs else 1.0
 
 
 def _checked(tokens: NDArray[np.integer], max_length: int) -> Ints:
@@ -90,92 +181,45 @@ def _checked(tokens: NDArray[np.integer], max_length: int) -> Ints:
     return lengths
 
 
-def _long_to_short(lengths: Ints, max_length: int, seed: int) -> Ints:
-    """Row numbers by falling length, rows of equal length shuffled."""
-    shuffled = _permutation(len(lengths), seed)
-    short = (max_length - lengths).astype(np.uint16 if max_length < 2**16 else np.uint32)  # numpy radix-sorts 16 bits
-    return shuffled[np.argsort(short[shuffled], kind="stable")]
+def _packed(lengths: Ints, order: Ints, max_length: int, seed: int) -> tuple[Ints, Ints, Ints, Ints]:
+    """Pack, position, row and tokens of the rows in `order`, best fit decreasing, the packs shuffled."""
+    from sft_data.pack import kernels  # compiled code: loaded where something is packed, not with every command
+
+    rows, ends = kernels.long_to_short(lengths, order, max_length)
+    bins = np.empty(len(rows), dtype=order.dtype)
+    held = kernels.best_fit(ends, max_length, bins)
+    return kernels.laid_out(rows, lengths, bins, held, _shuffled(len(held), seed ^ 0x5EED))  # type: ignore[no-any-return]
 
 
-def _best_fit(falling: Ints, max_length: int) -> tuple[Ints, Ints]:
-    """Bin of every row and its place there, for lengths in falling order.
-
-    A row of length n goes to the bin with the least free space f >= n. Having taken it, that bin is again the best for
-    the next row of length n as long as its free space allows: so each bin in turn takes f // n rows, and all bins with
-    the same free space can be served at once.
-    """
-    bins, position = np.empty((2, len(falling)), dtype=_kind(len(falling)))
-    held = np.zeros(len(falling) + 1, dtype=np.int32)  # rows in every bin so far
-    spaces = _Spaces(max_length)
-    edges = np.flatnonzero(np.diff(falling, prepend=-1, append=-1)).tolist()
-    for first, stop in pairwise(edges):
-        start, length = first, int(falling[first])
-        while start < stop:
-            space, candidates = spaces.take(length, stop - start)
-            each = space // length
-            full = min(len(candidates), (stop - start) // each)
-            some = 0 if full == len(candidates) else stop - start - full * each  # rows for a bin that keeps room
-            taken = np.full(full + (some > 0), each)
-            taken[full:] = some
-            chosen = candidates[: len(taken)]
-            end = start + full * each + some
-            bins[start:end] = np.repeat(chosen, taken)
-            within = np.arange(end - start) - np.repeat(np.cumsum(taken) - taken, taken)
-            position[start:end] = np.repeat(held[chosen], taken) + within
-            held[chosen] += taken
-            spaces.give(space - each * length, candidates[:full])
-            spaces.give(space - some * length, candidates[full : len(taken)])
-            spaces.give(space, candidates[len(taken) :])
-            start = end
-    return bins, position
+def _windows(lengths: Ints, order: Ints, settings: Pack) -> pl.DataFrame:
+    """Each window of the shuffled rows packed for itself."""
+    tables, packs = [_index(*(np.zeros(0, np.int64),) * 4)], 0
+    for start in range(0, len(order), settings.window):
+        window = order[start : start + settings.window]
+        own = np.arange(len(window), dtype=order.dtype)  # numbers inside the window: its rows and nothing else
+        pack, position, row, tokens = _packed(lengths[window], own, settings.max_length, settings.seed)
+        tables.append(_index(pack + packs, position, window[row], tokens))
+        packs += int(pack[-1]) + 1
+    return pl.concat(tables)
 
 
-class _Spaces:
-    """Bins by their free space; the least sufficient one is found in one step in the bits of an integer."""
-
-    def __init__(self, max_length: int) -> None:
-        self.max_length = max_length
-        self.opened = 0
-        self._bins: dict[int, list[Ints]] = {}
-        self._bits = 0
-
-    def take(self, length: int, rows: int) -> tuple[int, Ints]:
-        """The least free space for `length` and all bins with it; new bins, enough for `rows`, where there is none."""
-        above = self._bits >> length
-        if above:
-            space = length + (above & -above).bit_length() - 1
-            self._bits ^= 1 << space
-            return space, np.concatenate(self._bins.pop(space))
-        needed = -(-rows // (self.max_length // length))
-        self.opened += needed
-        return self.max_length, np.arange(self.opened - needed, self.opened)
-
-    def give(self, space: int, bins: Ints) -> None:
-        """These bins now have this much room; full ones are forgotten."""
-        if space and len(bins):
-            self._bins.setdefault(space, []).append(bins)
-            self._bits |= 1 << space
+def _alone(lengths: Ints, order: Ints, settings: Pack) -> pl.DataFrame:
+    """Every row a pack; the packs of a batch have neighbouring numbers, only the last batch may be smaller."""
+    rows, size = order, settings.batch_rows
+    if settings.method != "none":
+        rows = order[np.argsort(-(-lengths[order] // settings.round_to), kind="stable")]
+        # The batch that is not full holds the shortest rows, and stays last: behind it, batches would be cut elsewhere.
+        short, full = np.split(rows, [len(rows) % size])
+        batches = full.reshape(-1, size)
+        rows = np.concatenate([batches[_shuffled(len(batches), settings.seed ^ 0x5EED)].reshape(-1), short])
+    return _index(np.arange(len(rows)), np.zeros(len(rows), np.int32), rows, lengths[rows])
 
 
-def _kind(count: int) -> type[np.int32] | type[np.int64]:
-    return np.int32 if count < 2**31 else np.int64
+def _index(pack: Ints, position: Ints, row: Ints, tokens: Ints) -> pl.DataFrame:
+    return pl.DataFrame({"pack": pack, "position": position, "row": row, "tokens": tokens}).cast(PACK_INDEX)
 
 
-def _permutation(count: int, seed: int) -> Ints:
-    """A shuffle of 0..count-1 that depends on nothing but its arguments: no library's generator may change it.
+def _shuffled(count: int, seed: int) -> Ints:
+    from sft_data.pack import kernels
 
-    Every step maps the numbers below 2**bits one to one (odd factor; xor with a shifted self), so the numbers below
-    `count` come in some order, each once. The factors are those of SplitMix64 (Steele, Lea, Flood 2014).
-    """
-    bits = max(2, (count - 1).bit_length())
-    wide = np.uint32 if bits <= 32 else np.uint64
-    mask, half = 2**bits - 1, wide((bits + 1) // 2)
-    x = np.arange(2**bits if count else 0, dtype=wide)
-    key = seed * 0xD1B54A32D192ED03 + 0x9E3779B97F4A7C15
-    for factor in (0xBF58476D1CE4E5B9, 0x94D049BB133111EB, 0x9E3779B97F4A7C15):
-        x ^= wide(key & mask)
-        x *= wide(factor & mask)
-        x &= wide(mask)
-        x ^= x >> half
-        key = (key * 0xD1B54A32D192ED03 + factor) % 2**64
-    return x[x < count].astype(_kind(count))
+    return kernels.permutation(count, seed)

@@ -43,6 +43,7 @@ def render_markdown(report: Report) -> str:
     parts += ["## Sources", table(("source", "rows in", "kept", "dropped", "tokens"), sources)]
     splits = [(s.name, s.rows, s.tokens, s.trained_tokens, s.packs) for s in report.splits]
     parts += ["## Splits", table(("split", "rows", "tokens", "trained tokens", "packs"), splits)]
+    parts += [f"- {packing.split}: {packing.told}" for packing in report.packing]
     if report.choices:
         parts += [
             "## What is trained on",

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from sft_data.pack.plan import pack_settings, units
 from sft_data.report.choices import token_choices
 from sft_data.report.distributions import conversation_distributions, token_distributions
 from sft_data.report.ledgers import duplicates, edit_groups, rejection_groups
@@ -142,24 +143,28 @@ def _languages(folder: Path) -> list[Share]:
 
 
 def _packing(folder: Path, manifest: Manifest) -> list[Packing]:
-    length = manifest.tokenizer.pack_length if manifest.tokenizer else None
-    if not length:
+    settings = pack_settings(manifest.pipeline, manifest.tokenizer.pack_length if manifest.tokenizer else None)
+    if settings is None:
         return []
     found = []
     for split in splits_of(folder, "pack_index"):
-        index = scan_table(folder, "pack_index", split)
-        fills = index.group_by("pack").agg(pl.col("tokens").cast(pl.Int64).sum(), pl.len().alias("rows")).collect()
-        tokens, packs = int(fills["tokens"].sum()), fills.height
+        index = scan_table(folder, "pack_index", split).select("pack", "tokens").collect()
+        fills = units(index, settings)
+        tokens, packs, slots = int(fills["tokens"].sum()), index["pack"].n_unique(), int(fills["slots"].sum())
         found.append(
             Packing(
                 split=split,
-                pack_length=length,
+                method=settings.method,
+                pack_length=settings.max_length,
+                batch_rows=settings.group if settings.alone else None,
                 packs=packs,
                 tokens=tokens,
-                lower_bound=packs_needed(index.select("tokens").collect()["tokens"].to_numpy(), length),
-                fill=round(tokens / (packs * length), 6) if packs else 0.0,
+                lower_bound=packs_needed(index["tokens"].to_numpy(), settings.max_length),
+                slots=slots,
+                padding=slots - tokens,
+                fill=round(tokens / slots, 6) if slots else 0.0,
                 rows_per_pack=round(int(fills["rows"].sum()) / packs, 4) if packs else 0.0,
-                histogram=_fill_histogram(fills["tokens"] / length),
+                histogram=_fill_histogram(fills["tokens"] / fills["slots"]),
             )
         )
     return found
@@ -222,6 +227,7 @@ def _checks(folder: Path, manifest: Manifest, packing: list[Packing]) -> list[Ch
         checks.append(Check(name="Gates", passed=not failed, told=told))
     checks += _split_check(folder)
     checks += _mask_check(folder)
+    packing = [each for each in packing if each.batch_rows is None]  # rows alone are not held against packs
     if packing:
         extra = sum(each.packs - each.lower_bound for each in packing)
         bound = sum(each.lower_bound for each in packing)

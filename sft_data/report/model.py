@@ -172,10 +172,28 @@ class Packing(_Model):
     pack_length: int
     packs: int
     tokens: int
-    lower_bound: int = Field(description="fewer packs than this are impossible, by the lengths of the rows")
-    fill: float = Field(description="tokens / (packs x pack length)")
+    method: str = Field(default="best-fit", description="the pipeline's `pack.method`")
+    batch_rows: int | None = Field(default=None, description="rows of a batch where rows stand alone; null for packs")
+    lower_bound: int = Field(description="fewer full packs than this are impossible, by the lengths of the rows")
+    slots: int = Field(description="places for tokens: packs x pack length, or of all batches rows x longest row")
+    padding: int = Field(description="slots that hold no token")
+    fill: float = Field(description="tokens / slots")
     rows_per_pack: float
     histogram: Distribution
+
+    @property
+    def told(self) -> str:
+        """The same for a person."""
+        padding = f"{100 * self.fill:.1f} % full, {self.padding:,} slots of padding"
+        if self.batch_rows is None:
+            return (
+                f"{self.packs:,} packs of {self.pack_length:,} ({self.method}), {padding}; "
+                f"no packing needs fewer than {self.lower_bound:,}"
+            )
+        return (
+            f"{self.packs:,} rows in batches of {self.batch_rows:,} ({self.method}), {padding}; "
+            f"packed they would need {self.lower_bound:,} packs of {self.pack_length:,} at least"
+        )
 
 
 class Report(_Model):

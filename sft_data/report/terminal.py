@@ -53,8 +53,14 @@ def print_closing(console: Console, report: Report, where: Mapping[str, Any]) ->
         trained = f"{percent(report.trained_tokens / report.tokens)} trained on"
         table.add_row("tokens", number(report.tokens), Text(trained))
     for packing in report.packing:
-        told = f"of {number(packing.pack_length)} tokens, {percent(packing.fill)} full ({packing.split})"
-        table.add_row("packs", number(packing.packs), _text(told))
+        alone = packing.batch_rows is not None
+        unit = (
+            f"{packing.method}, batches of {packing.batch_rows} rows"
+            if alone
+            else f"of {number(packing.pack_length)} tokens"
+        )
+        told = f"{unit}, {percent(packing.fill)} full ({packing.split})"
+        table.add_row("rows alone" if alone else "packs", number(packing.packs), _text(told))
     console.print(table)
     places = Table(box=None, show_header=False, pad_edge=False)
     places.add_column(style="dim")

@@ -66,7 +66,9 @@ class SplitCounts(_Model):
     packed_tokens: int | None = Field(
         default=None, description="tokens in the packs, where sources are weighted other than `tokens`; null: the same"
     )
-    pack_slots: int = Field(default=0, description="packs x pack length: packed_tokens / pack_slots is the fill")
+    pack_slots: int = Field(
+        default=0, description="packs x pack length, of batches rows x width: packed_tokens / pack_slots is the fill"
+    )
 
 
 class Counts(_Model):

@@ -10,6 +10,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from sft_data.pack.copies import copies, weights_of, with_copies
+from sft_data.pack.plan import pack_settings, slots
 from sft_data.store.layout import (
     MANIFEST,
     STREAMS,
@@ -165,6 +166,7 @@ def _first(name: str, first: int, wrong: np.ndarray, told: str) -> Iterator[str]
 def check_packs(folder: Path, manifest: Manifest) -> Iterator[str]:
     """The pack index against the sidecar, and the packs against index and tokens."""
     length = manifest.tokenizer.pack_length if manifest.tokenizer else None
+    settings = pack_settings(manifest.pipeline, length)
     for split in splits_of(folder, "pack_index"):
         index = scan_table(folder, "pack_index", split).collect()
         rows = scan_table(folder, "sidecar", split).select("id", "source", "tokens").collect()
@@ -173,6 +175,8 @@ def check_packs(folder: Path, manifest: Manifest) -> Iterator[str]:
         packs = index["pack"].n_unique()
         if told is None or told.packs != packs:
             yield f"pack_index/{split} holds {packs:,} packs, {MANIFEST} says {told.packs if told else 0:,}"
+        elif settings is not None and told.pack_slots != (found := slots(index, settings)):
+            yield f"pack_index/{split} takes {found:,} slots, {MANIFEST} says {told.pack_slots:,}"
         yield from _packs(folder, split, index)
     for split in splits_of(folder, "packs"):
         if not parquet_files(folder, "pack_index", split):

@@ -51,11 +51,12 @@ class Collator:
     layout: Literal["rows", "flat"] = "rows"
     loss: Literal["token-mean", "conversation-mean"] = "token-mean"
     position_ids: bool = True  # False: the model takes none, and can only be given one example per row
+    multiple: int = 1  # rows under each other are as wide as a multiple of this many tokens
 
     def __call__(self, rows: Sequence[Row]) -> dict[str, Any]:
         if self.layout == "flat":
             return self._flat(rows)
-        shape = len(rows), max(len(row.input_ids) for row in rows)
+        shape = len(rows), -(-max(len(row.input_ids) for row in rows) // self.multiple) * self.multiple
         ids = np.full(shape, self.pad_token_id, dtype=np.int64)
         labels = np.full(shape, IGNORED, dtype=np.int64)
         places = np.zeros(shape, dtype=np.int64)
@@ -106,20 +107,37 @@ class Collator:
         return {name: torch.from_numpy(values) for name, values in arrays.items()}
 
 
+_FILLER = Row(np.zeros(1, np.int64), np.full(1, IGNORED), np.ones(1, np.int64))
+
+
 class PackStream(Dataset[Row]):
     """The packs of a whole run in the order in which they are trained: pass after pass, each in an order of its own.
 
     Step s takes places [s x G, (s + 1) x G) with G packs for a step, whatever the number of devices and the size of
     a forward pass. Because the run is one stream, a resumed one needs to know nothing but how far it got.
+
+    `group` packs with neighbouring numbers stay together where they were batched by length. Their last batch may be
+    smaller: it ends every pass, filled up with rows of one token that nothing is learnt from, so that the batches of
+    the next pass are not cut elsewhere.
     """
 
-    def __init__(self, rows: Rows, numbers: npt.NDArray[np.int64], length: int, seed: int) -> None:
-        self.rows, self.numbers, self.length, self.seed = rows, numbers, length, seed
+    def __init__(self, rows: Rows, numbers: npt.NDArray[np.int64], length: int, seed: int, group: int = 1) -> None:
+        self.rows, self.numbers, self.length, self.seed, self.group = rows, numbers, length, seed, group
         self._order = lru_cache(maxsize=2)(pack_order)
+
+    @property
+    def places(self) -> int:
+        """Places of one pass."""
+        return -(-len(self.numbers) // self.group) * self.group
 
     def __len__(self) -> int:
         return self.length
 
     def __getitem__(self, place: int) -> Row:
-        epoch, i = divmod(place, len(self.numbers))
-        return self.rows[int(self.numbers[self._order(len(self.numbers), self.seed, epoch)[i]])]
+        epoch, i = divmod(place, self.places)
+        batch, within = divmod(i, self.group)
+        full = len(self.numbers) // self.group
+        if batch < full:
+            batch = int(self._order(full, self.seed, epoch)[batch])
+        number = batch * self.group + within
+        return self.rows[int(self.numbers[number])] if number < len(self.numbers) else _FILLER

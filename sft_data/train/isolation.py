@@ -39,7 +39,7 @@ def leak(model: Any, collate: Collator, *, packed: bool = True, bf16: bool = Fal
     together = _logits(model, collate(packs), device, bf16=bf16)
     differences, scales = [], []
     for pack, found in zip(packs, _rows_of(together, packs, collate), strict=True):
-        alone = [_logits(model, collate([_row([e])]), device, bf16=bf16)[0] for e in _examples(pack)]
+        alone = [_logits(model, collate([_row([e])]), device, bf16=bf16)[0, : len(e)] for e in _examples(pack)]
         expected = torch.cat(alone)
         differences.append((found - expected).abs().max())
         scales.append(expected.abs().max())

@@ -18,6 +18,7 @@ from transformers import TrainingArguments
 from transformers.utils.import_utils import is_flash_attn_2_available
 
 from sft_data.errors import TrainError
+from sft_data.pack.plan import Pack, pack_settings
 from sft_data.store.manifest import Manifest, TokenizerEntry
 from sft_data.train.batches import Collator, PackStream
 from sft_data.train.config import TrainConfig
@@ -48,6 +49,17 @@ class _Run:
     found: Survey
     args: TrainingArguments
     say: Say
+    packing: Pack | None  # how the version batched its rows; None where conversations are trained on one by one
+
+    @property
+    def group(self) -> int:
+        """Packs that stay together in a batch."""
+        return self.packing.group if self.packing is not None else 1
+
+    @property
+    def places(self) -> int:
+        """Places of one pass: the packs, the last batch filled up."""
+        return -(-len(self.found.trainable) // self.group) * self.group
 
     @property
     def step_packs(self) -> int:
@@ -94,13 +106,15 @@ def _open(config: TrainConfig, version: Path, manifest: Manifest, out: Path, nam
     found = survey(rows, f"{version}/{config.rows}")
     if not len(found.trainable):
         raise TrainError(f"{version}: no token of its {len(rows)} rows is supervised; look at `tokenize.train_on`")
-    args = _arguments(config, out, len(found.trainable))
+    packing = pack_settings(manifest.pipeline, entry.pack_length) if config.rows == "packs" else None
+    group = 1 if packing is None else packing.group
+    args = _arguments(config, out, -(-len(found.trainable) // group) * group)
 
     def say(line: str) -> None:
         if progress is not None and args.process_index == 0:
             progress(line)
 
-    return _Run(name, config, version, manifest, entry, out, rows, found, args, say)
+    return _Run(name, config, version, manifest, entry, out, rows, found, args, say, packing)
 
 
 def _arguments(config: TrainConfig, out: Path, packs: int) -> TrainingArguments:
@@ -170,6 +184,7 @@ def _ready(run: _Run, attention: str | None) -> _Ready:
         layout="flat" if flash and packed else "rows",
         loss=config.loss,
         position_ids=packed and takes(model, "position_ids"),
+        multiple=run.packing.round_to if run.packing is not None else 1,
     )
     half = flash or dtype == torch.bfloat16
     shared = packed or config.batch_packs > 1  # a conversation that is a batch of its own has nothing to leak from
@@ -186,7 +201,13 @@ def _trainer(run: _Run, ready: _Ready, stopping: Callable[[], bool]) -> tuple[Sf
         model=ready.model,
         args=run.args,
         data_collator=ready.collate,
-        train_dataset=PackStream(run.rows, run.found.trainable, run.args.max_steps * run.step_packs, config.seed),
+        train_dataset=PackStream(
+            run.rows,
+            run.found.trainable,
+            run.args.max_steps * run.step_packs,
+            config.seed,
+            run.group,
+        ),
         callbacks=[watch],
         held_out=HeldOutRows(run.version, "validation", config.eval_rows) if there else None,
     )
@@ -237,7 +258,7 @@ def _result(run: _Run, ready: _Ready, trainer: SftTrainer, *, finished: bool) ->
         dataset=run.manifest.name,
         fingerprint=run.manifest.fingerprint,
         steps=trainer.state.global_step,
-        epochs=trainer.state.global_step * run.step_packs / len(found.trainable),
+        epochs=trainer.state.global_step * run.step_packs / run.places,
         packs=len(found.trainable),
         packs_without_target=len(run.rows) - len(found.trainable),
         tokens=tokens,

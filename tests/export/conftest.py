@@ -45,7 +45,11 @@ ROWS = [
 
 @pytest.fixture(scope="session")
 def version(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("version")
+    return made(tmp_path_factory.mktemp("version"))
+
+
+def made(folder: Path, **pack: object) -> Path:
+    """The version of ROWS, packed by these settings."""
     (folder / "rows.jsonl").write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS))
     pipeline = parse_pipeline(
         {
@@ -53,7 +57,7 @@ def version(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "sources": [{"name": "s", "path": str(folder / "rows.jsonl"), "format": "messages"}],
             "split": {"validation": 0.1},
             "tokenize": {"tokenizer": byte_tokenizer(folder / "tokenizer", CALLING), "max_length": 128},
-            "pack": {"max_length": 128},
+            "pack": {"max_length": 128, **pack},
         },
         "pipeline",
     )

@@ -1,4 +1,4 @@
-"""TRL itself, where it is installed: its own loader and collator on an export give the loss of the rows alone."""
+"""TRL itself, where it is installed: one of its steps on an export has the loss of this project's own training."""
 
 import copy
 import warnings
@@ -7,21 +7,24 @@ from pathlib import Path
 import pytest
 
 from sft_data.export.targets import export_to
+from sft_data.pack.plan import METHODS
 from sft_data.store.layout import arrow_batches, stream_files
-from sft_data.train.batches import Collator
-from sft_data.train.packs import open_rows
+from sft_data.store.read import load_manifest
+from sft_data.train import TrainConfig, train
+from tests.export.conftest import made
 
 torch = pytest.importorskip("torch")
-pytestmark = pytest.mark.filterwarnings("default")
+ALONE = ("none", "sorted", "buckets")
+pytestmark = [pytest.mark.filterwarnings("default"), pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
-def model():
+def model(version):
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=512,
+        vocab_size=load_manifest(version).tokenizer.vocab_size,
         hidden_size=32,
         intermediate_size=64,
         num_hidden_layers=2,
@@ -45,8 +48,43 @@ def by_hand(model, version: Path) -> float:
     return total / count
 
 
+def own_step(model, version: Path, folder: Path, *, batch_packs: int = 1, rows: str = "packs") -> float:
+    """Loss of the first step of this project's training stage, which takes the whole split."""
+    split = load_manifest(version).counts.splits["train"]
+    passes = -(-(split.packs if rows == "packs" else split.rows) // batch_packs)
+    model.save_pretrained(folder / "start")
+    config = TrainConfig(
+        model=str(folder / "start"),
+        learning_rate=1e-9,
+        max_steps=1,
+        eval_every=9,
+        rows=rows,
+        batch_packs=batch_packs,
+        gradient_accumulation=passes,
+    )
+    return train(config, version, folder / "run").train_loss_first
+
+
+@pytest.fixture(scope="module")
+def wanted(model, version) -> float:
+    return by_hand(model, version)
+
+
+@pytest.mark.parametrize("rows", ["packs", "conversations"])
+def test_one_step_of_this_projects_training_has_the_loss_of_the_rows_alone(version, tmp_path, model, wanted, rows):
+    told = own_step(model, version, tmp_path, rows=rows)
+    assert told == pytest.approx(wanted, abs=1e-5)
+
+
+@pytest.mark.parametrize("method", [m for m in METHODS if m != "best-fit"])
+def test_every_way_of_packing_is_trained_on_with_the_same_loss(tmp_path, model, wanted, method):
+    version = made(tmp_path, method=method)
+    told = own_step(model, version, tmp_path, batch_packs=8 if method in ALONE else 1)
+    assert told == pytest.approx(wanted, abs=1e-5)
+
+
 @pytest.mark.parametrize("to", ["trl", "trl-packed"])
-def test_one_step_of_trl_has_the_loss_of_the_rows_alone(version, tmp_path, model, to):
+def test_one_step_of_trl_has_the_loss_of_this_projects_training(version, tmp_path, model, wanted, to):
     trl = pytest.importorskip("trl", reason="TRL is no dependency of this project")
     import datasets
     from transformers import AutoTokenizer
@@ -63,13 +101,7 @@ def test_one_step_of_trl_has_the_loss_of_the_rows_alone(version, tmp_path, model
         tokenizer = AutoTokenizer.from_pretrained(tmp_path / "x" / "tokenizer")
         trainer = trl.SFTTrainer(copy.deepcopy(model), args=settings, train_dataset=rows, processing_class=tokenizer)
         told = trainer.train().training_loss
-    assert told == pytest.approx(by_hand(model, version), abs=1e-5)
-
-
-def test_this_projects_own_batches_have_the_loss_of_the_rows_alone(version, model):
-    rows = open_rows(version, "train", "packs")
-    batch = Collator(pad_token_id=0)([rows[n] for n in range(len(rows))])
-    with torch.no_grad():
-        logits = model(batch["input_ids"], position_ids=batch["position_ids"]).logits[:, :-1]
-    loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), batch["labels"][:, 1:].flatten(), ignore_index=-100)
-    assert loss.item() == pytest.approx(by_hand(model, version), abs=1e-5)
+    rows_of = {"trl": "conversations", "trl-packed": "packs"}[to]
+    own = own_step(model, version, tmp_path, rows=rows_of)
+    assert told == pytest.approx(own, abs=1e-5)
+    assert told == pytest.approx(wanted, abs=1e-5)

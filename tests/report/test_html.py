@@ -60,7 +60,7 @@ def test_html_is_well_formed_and_tells_the_figures(page):
         "3 < 20 characters",
         "similarity 0.810",
         "Water is a liquid that is made of hydrogen and oxygen.",
-        "2 packs, lower bound 2",
+        "no packing needs fewer than 2",
         "0.5 s",
         "built 2026-11-22T18:00:00Z",
     ):

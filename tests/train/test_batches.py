@@ -86,3 +86,37 @@ def test_pack_stream_shows_every_pack_once_in_a_pass_and_never_one_left_out(tmp_
 def test_pack_stream_orders_every_pass_anew(tmp_path: Path):
     found = seen(tmp_path, 40)
     assert len({tuple(found[i : i + 4]) for i in range(0, 40, 4)}) > 3
+
+
+def test_collator_widens_rows_to_a_multiple():
+    batch = Collator(pad_token_id=0, multiple=8)([LONG, SHORT])
+    assert batch["input_ids"].shape == (2, 8)
+    assert batch["labels"][:, 6:].tolist() == [[X, X], [X, X]]
+    assert batch["position_ids"][0].tolist() == [0, 1, 2, 0, 1, 2, 0, 1]
+
+
+class Numbered:
+    """Rows that hold their own number."""
+
+    def __getitem__(self, number: int) -> Row:
+        return row(([number], [number]))
+
+
+def test_stream_keeps_batches_together_and_every_pass_starts_with_a_new_one():
+    stream = PackStream(Numbered(), np.arange(10), length=24, seed=3, group=4)
+    assert stream.places == 12
+    for start in (0, 12):
+        batches = [[stream[start + n + i] for i in range(4)] for n in (0, 4, 8)]
+        taken = [[int(r.input_ids[0]) for r in batch if (r.labels != X).any()] for batch in batches]
+        assert sorted(taken[:2]) == [[0, 1, 2, 3], [4, 5, 6, 7]]
+        assert taken[2] == [8, 9]
+        fillers = batches[2][2:]
+        assert [r.labels.tolist() for r in fillers] == [[X], [X]]
+        assert [r.lengths.tolist() for r in fillers] == [[1], [1]]
+
+
+def test_stream_shuffles_batches_anew_in_every_pass():
+    stream = PackStream(Numbered(), np.arange(80), length=240, seed=3, group=4)
+    passes = [[int(stream[start + n].labels[0]) for n in range(0, 80, 4)] for start in (0, 80, 160)]
+    assert sorted(passes[0]) == list(range(0, 80, 4))
+    assert len({tuple(found) for found in passes}) == 3
