@@ -42,7 +42,9 @@ def permutation(count: int, seed: int) -> NDArray[Any]:
         keys[step] = key & mask
         key = (key * 0xD1B54A32D192ED03 + factor) % 2**64
     factors = np.array([factor & mask for factor in _FACTORS], dtype=np.uint64)
-    return _permute(np.empty(count, dtype=np.int32 if count < 2**31 else np.int64), bits, keys, factors)
+    out: NDArray[Any] = np.empty(count, dtype=np.int32 if count < 2**31 else np.int64)
+    _permute(out, bits, keys, factors)
+    return out
 
 
 @numba.njit(cache=True, nogil=True)
@@ -57,7 +59,6 @@ def _permute(out, bits, keys, factors):
         if x < count:
             out[found] = x
             found += 1
-    return out
 
 
 @numba.njit(cache=True, nogil=True)
