@@ -73,7 +73,7 @@ def curate(
     """Build `pipeline`, publish the version, train on it; returns what `sft-data run --json` prints."""
     settings = load_pipeline(Path(pipeline), overrides or [])
     with open_engine(engine, workers, address) as opened:
-        built = build(settings, Path(store) if store else None, engine=opened, call=run_step_task)
+        built = build(settings, store, engine=opened, call=run_step_task)
     training = train_task(settings.train, built.path, runs) if settings.train else None
     return built.model_dump(mode="json") | {"flow_run": runtime.flow_run.id, "training": training}
 

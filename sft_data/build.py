@@ -32,6 +32,7 @@ from sft_data.schema import EDITS, REJECTIONS, empty
 from sft_data.sources.settings import NOT_CONTENT
 from sft_data.stage import DatasetStage, Outcome, ShardStage, StageConfig, run_dataset_stage, run_stage
 from sft_data.store.layout import CACHE, INDEX
+from sft_data.store.place import open_store
 from sft_data.store.read import find_by_fingerprint
 
 __all__ = ["BuildResult", "Shard", "StepResult", "Watch", "Work", "build", "curate", "forecast", "plan", "run_step"]
@@ -168,7 +169,7 @@ def build(
 
     began = time.perf_counter()
     work = Work(
-        store=Path(store or pipeline.store or "store"),
+        store=open_store(store or pipeline.store, write=True),
         engine=engine or LocalEngine(workers=1),
         watch=watch or Silence(),
         shard_rows=shard_rows,
@@ -187,7 +188,7 @@ def build(
 
 def forecast(pipeline: Pipeline, store: Path | str | None = None) -> Outlook:
     """What `build` would reuse and what it would do again, and why. Looks, and changes nothing."""
-    place = Path(store or pipeline.store or "store")
+    place = open_store(store or pipeline.store)
     with _on_disk(place / CACHE):
         pipeline = pinned(pipeline, place)
         steps = plan(pipeline)

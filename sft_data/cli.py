@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -32,6 +32,8 @@ FORMS = (
     "messages, alpaca, sharegpt, prompt-completion, record, huggingface."
 )
 
+REPORT = "report.json"  # all that these commands need of a version: the rest stays where the store is
+
 STOPPED = 130  # exit code of a program that Ctrl-C ended: 128 + SIGINT
 TERMINATED = 143  # that a scheduler or a container ended: 128 + SIGTERM
 
@@ -48,7 +50,21 @@ app = typer.Typer(
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output and nothing else.")]
 Store = Annotated[
-    Path | None, typer.Option("--store", help="Folder of the store. Default: the pipeline's `store`, else ./store.")
+    str | None,
+    typer.Option("--store", help="Folder or URL of the store. Default: the pipeline's `store`, else ./store."),
+]
+
+
+def _use_key(path: Path | None) -> Path | None:
+    """Only the path travels on, to worker processes too; the key itself is read where it is needed."""
+    if path is not None:
+        os.environ["SFT_DATA_KEY_FILE"] = str(path.absolute())
+    return path
+
+
+KeyFile = Annotated[
+    Path | None,
+    typer.Option("--key-file", callback=_use_key, help="Key of a sealed store. Default: $SFT_DATA_KEY, if it is set."),
 ]
 PipelineFile = Annotated[Path, typer.Argument(metavar="PIPELINE", help="A pipeline file.")]
 Version = Annotated[str, typer.Argument(metavar="VERSION", help="NAME, NAME@v3, NAME@TAG or NAME@FINGERPRINT_PREFIX.")]
@@ -94,10 +110,16 @@ def _say(line: str) -> None:
     _err().print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def _find(store: Path | None, version: str) -> VersionRef:
-    from sft_data.store.read import resolve
+def _find(store: str | None, version: str, only: Collection[str] | None = None) -> VersionRef:
+    from sft_data.store.place import find_version
 
-    return resolve(store or Path("store"), version)
+    return find_version(store, version, only=only)
+
+
+def _open(store: str | None, *, write: bool = False) -> Path:
+    from sft_data.store.place import open_store
+
+    return open_store(store, write=write)
 
 
 @app.command(epilog="Example: sft-data init data/alpaca.json data/chats.jsonl.gz > pipelines/mine.yaml")
@@ -153,6 +175,7 @@ def build(
     pipeline: PipelineFile,
     overrides: Overrides = None,
     store: Store = None,
+    key_file: KeyFile = None,
     workers: Workers = None,
     engine: EngineName = "local",
     address: Address = None,
@@ -183,6 +206,7 @@ def run(
     pipeline: PipelineFile,
     overrides: Overrides = None,
     store: Store = None,
+    key_file: KeyFile = None,
     workers: Workers = None,
     engine: EngineName = "local",
     address: Address = None,
@@ -202,7 +226,7 @@ def run(
     flow = _flow()
     told = flow(
         str(pipeline),
-        store=str(store) if store else None,
+        store=store,
         workers=workers or cores(),
         overrides=overrides,
         runs=str(runs),
@@ -238,15 +262,17 @@ def _flow() -> Any:  # noqa: ANN401  # a Prefect flow, importable only with the 
 def versions(
     name: Annotated[str | None, typer.Argument(metavar="NAME", help="Only this dataset.")] = None,
     store: Store = None,
+    key_file: KeyFile = None,
     json: Json = False,
 ) -> None:
     """List versions with tags, rows, tokens and dates."""
     from sft_data.screens import print_versions
     from sft_data.store.read import versions as list_versions
 
-    if store is not None and not store.is_dir():
-        raise SftDataError(f"there is no store at {store}; --store names the folder that holds the datasets")
-    found = list_versions(store or Path("store"), name)
+    place = _open(store)
+    if store is not None and not place.is_dir():
+        raise SftDataError(f"there is no store at {store}; --store names the folder or URL that holds the datasets")
+    found = list_versions(place, name)
     if json:
         _print({"versions": [version.model_dump(mode="json") for version in found]})
     else:
@@ -254,12 +280,12 @@ def versions(
 
 
 @app.command(epilog="Example: sft-data show quickstart")
-def show(version: Version, store: Store = None, json: Json = False) -> None:
+def show(version: Version, store: Store = None, key_file: KeyFile = None, json: Json = False) -> None:
     """Funnel and figures of a version."""
     from sft_data.report.terminal import print_report
     from sft_data.screens import load_report
 
-    report = load_report(_find(store, version).folder)
+    report = load_report(_find(store, version, only=(REPORT,)).folder)
     _tell(json, report, print_report)
 
 
@@ -268,6 +294,7 @@ def report(
     version: Version,
     out: Annotated[Path | None, typer.Option("--out", help="File to write; default: NAME-vN-report.html here.")] = None,
     store: Store = None,
+    key_file: KeyFile = None,
     json: Json = False,
 ) -> None:
     """Write a version's report as one self-contained HTML page, with the times of its stages."""
@@ -275,7 +302,7 @@ def report(
     from sft_data.screens import load_report
     from sft_data.store.read import load_build
 
-    found = _find(store, version)
+    found = _find(store, version, only=(REPORT,))
     path = out or Path(f"{found.version.replace('@', '-')}-report.html")
     path.write_text(render_html(load_report(found.folder), load_build(found.folder)), encoding="utf-8")
     _done(json, {"path": str(path)}, f"{path} is written: open it in a browser")
@@ -286,6 +313,7 @@ def why(
     version: Version,
     row_id: Annotated[str, typer.Argument(metavar="ROW_ID", help="SOURCE:FILE:ROW.")],
     store: Store = None,
+    key_file: KeyFile = None,
     json: Json = False,
 ) -> None:
     """One row's whole story: where it came from, what was edited, why it was kept or dropped, where its tokens are."""
@@ -303,6 +331,7 @@ def preview(
     number: Annotated[int, typer.Option("-n", min=1, help="How many rows.")] = 3,
     out: Annotated[Path | None, typer.Option("--out", help="Write an HTML page instead of the terminal.")] = None,
     store: Store = None,
+    key_file: KeyFile = None,
     json: Json = False,
 ) -> None:
     """Show the text that will be trained on, token by token, the trained ones in colour."""
@@ -325,6 +354,7 @@ def diff(
     a: Annotated[str, typer.Argument(metavar="A", help="The older version.")],
     b: Annotated[str, typer.Argument(metavar="B", help="The newer version.")],
     store: Store = None,
+    key_file: KeyFile = None,
     json: Json = False,
 ) -> None:
     """What changed from A to B: rows added, removed, moved, re-decided; distributions; settings."""
@@ -336,12 +366,12 @@ def diff(
 
 
 @app.command(epilog="Example: sft-data verify quickstart")
-def verify(version: Version, store: Store = None, json: Json = False) -> None:
+def verify(version: Version, store: Store = None, key_file: KeyFile = None, json: Json = False) -> None:
     """Check hashes, schemas, conservation of rows and loss masks of a version; exit code 1 where anything is wrong."""
     from sft_data.screens import print_verification
-    from sft_data.store.verify import verify as examine
+    from sft_data.store.place import verify_version
 
-    found = examine(_find(store, version).folder)
+    found = verify_version(store, version)
     _tell(json, found, print_verification)
     if not found.ok:
         raise typer.Exit(1)
@@ -353,6 +383,7 @@ def train(
     data: Annotated[str, typer.Option("--data", metavar="VERSION", help="The version to train on.")],
     out: Annotated[Path | None, typer.Option("--out", help="Folder of the run; default: below runs/.")] = None,
     store: Store = None,
+    key_file: KeyFile = None,
     json: Json = False,
 ) -> None:
     """Train a causal language model on a version's packs."""
@@ -379,6 +410,7 @@ def evaluate(
     base: Annotated[str | None, typer.Option("--base", help="A second model to compare with.")] = None,
     rows: Annotated[int | None, typer.Option("--rows", min=1, help="At most so many conversations.")] = None,
     store: Store = None,
+    key_file: KeyFile = None,
     json: Json = False,
 ) -> None:
     """Losses of a model on held-out conversations, by source."""
@@ -394,21 +426,22 @@ def tag(
     version: Version,
     name: Annotated[str, typer.Argument(metavar="TAG", help="The tag; one that exists is moved.")],
     store: Store = None,
+    key_file: KeyFile = None,
     json: Json = False,
 ) -> None:
     """Give a version a name that does not move by itself."""
     from sft_data.store.manage import tag as put_tag
 
-    found = put_tag(store or Path("store"), version, name)
+    found = put_tag(_open(store), version, name)
     _done(json, {"version": found.version, "tag": name}, f"{found.version} is tagged {name}")
 
 
 @app.command(epilog="Example: sft-data rollback quickstart@v2")
-def rollback(version: Version, store: Store = None, json: Json = False) -> None:
+def rollback(version: Version, store: Store = None, key_file: KeyFile = None, json: Json = False) -> None:
     """Make an older version the latest; deletes nothing."""
     from sft_data.store.manage import rollback as make_latest
 
-    found = make_latest(store or Path("store"), version)
+    found = make_latest(_open(store), version)
     _done(json, {"version": found.version, "latest": True}, f"{found.version} is the latest now")
 
 
@@ -422,13 +455,14 @@ def gc(
         float | None, typer.Option("--cache-days", min=0, help="Step cache older than this; default: keep it.")
     ] = None,
     store: Store = None,
+    key_file: KeyFile = None,
     json: Json = False,
 ) -> None:
     """Find what nobody needs any more: cut-short work, old drafts, old step cache; never a version."""
     from sft_data.screens import print_garbage
     from sft_data.store.manage import gc as collect
 
-    found = collect(store or Path("store"), remove=remove, drafts_days=drafts_days, cache_days=cache_days)
+    found = collect(_open(store), remove=remove, drafts_days=drafts_days, cache_days=cache_days)
     _tell(json, found, print_garbage)
 
 
@@ -445,6 +479,7 @@ def export(
         typer.Option("--files", help="jsonl, json or parquet: how conversations (messages to record) are written."),
     ] = None,
     store: Store = None,
+    key_file: KeyFile = None,
     json: Json = False,
 ) -> None:
     """Write a version for elsewhere: whole (archive, folder, URL), or in the form that another trainer takes."""
@@ -465,14 +500,27 @@ def export(
 def import_(
     source: Annotated[str, typer.Argument(metavar="SOURCE", help="An archive, folder or URL that `export` wrote.")],
     store: Store = None,
+    key_file: KeyFile = None,
     json: Json = False,
 ) -> None:
     """Publish an exported version in this store, after checking every byte of it."""
     from sft_data.store.transfer import import_version
 
-    made = import_version(store or Path("store"), source)
+    made = import_version(_open(store, write=True), source)
     told = {"version": made.version, "path": str(made.folder), "reused": made.reused}
     _done(json, told, f"{made.version} {'was there already' if made.reused else 'is published'}: {made.folder}")
+
+
+@app.command(epilog="Example: sft-data key team.key")
+def key(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A new file, readable by you alone.")],
+    json: Json = False,
+) -> None:
+    """Make a key for sealed stores; whoever loses it loses what it sealed."""
+    from sft_data.store.sealing import new_key_file
+
+    made = new_key_file(file)
+    _done(json, {"path": str(file), "key": made.id}, f"{file} holds the key {made.id}: keep a copy in a safe place")
 
 
 @app.command(epilog="Example: sft-data schema > pipeline.schema.json")

@@ -93,7 +93,9 @@ class Pipeline(BaseModel):
         pattern=r"^[a-z0-9][a-z0-9_-]*$", description="the dataset's name; versions are NAME@v1, NAME@v2, ..."
     )
     seed: int = Field(0, ge=0, description="every random choice draws from this number and the row's id")
-    store: str | None = Field(None, description="folder of the store; ./store where neither this nor --store says")
+    store: str | None = Field(
+        None, description="folder or URL of the store; ./store where neither this nor --store says"
+    )
     sources: tuple[Source, ...] = Field(min_length=1, description="what is read, in this order")
     stages: tuple[AnyStage, ...] = Field((), description="what is done to it, in this order")
     split: Split = Field(Split(), description="shares of held-out rows")

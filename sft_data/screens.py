@@ -105,7 +105,12 @@ def print_versions(console: Console, versions: Sequence[VersionInfo]) -> None:
 def print_verification(console: Console, found: Verification) -> None:
     """What `verify` found."""
     if found.ok:
-        told = f"{found.files} files, {number(found.bytes)} bytes: hashes, schemas, rows and masks are as they must be"
+        told = f"{found.files} files, {number(found.bytes)} bytes: "
+        told += (
+            "hashes, schemas, rows and masks are as they must be"
+            if found.contents
+            else "the sealed files fit their hashes; give the key to have their contents checked"
+        )
         console.print(Text("✓ ", style="green") + Text(told), soft_wrap=True)
     for problem in found.problems:
         console.print(Text("✗ ", style="bold red") + Text(visible(problem)), soft_wrap=True)

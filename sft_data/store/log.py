@@ -10,7 +10,7 @@ import getpass
 import hashlib
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +21,7 @@ import orjson
 from sft_data.errors import StoreError
 from sft_data.store.layout import LOG
 
-__all__ = ["append", "check_log", "locked", "now", "read_log", "unwritable", "who"]
+__all__ = ["append", "chained", "check_log", "locked", "now", "read_log", "unwritable", "who"]
 
 BEGINNING = "0" * 64
 
@@ -75,8 +75,7 @@ def append(store: Path, what: str, **details: object) -> None:
         fcntl.flock(file, fcntl.LOCK_EX)
         size = file.seek(0, os.SEEK_END)
         last = _last_line(path, size)
-        entry = {"at": now(), "who": who(), "what": what, **details, "previous": _digest(last)}
-        line = orjson.dumps(entry) + b"\n"
+        line = chained(last, what, details)
         torn = b"" if size == 0 or last.endswith(b"\n") else b"\n"
         try:
             file.write(torn + line)
@@ -84,6 +83,11 @@ def append(store: Path, what: str, **details: object) -> None:
         except OSError:
             os.ftruncate(file.fileno(), size)
             raise
+
+
+def chained(last: bytes, what: str, details: Mapping[str, object]) -> bytes:
+    """The line that says `what` and follows the line `last`."""
+    return orjson.dumps({"at": now(), "who": who(), "what": what, **details, "previous": _digest(last)}) + b"\n"
 
 
 def read_log(store: Path) -> list[dict[str, Any]]:

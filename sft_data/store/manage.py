@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field
@@ -16,8 +17,9 @@ from sft_data.errors import StoreError
 from sft_data.store.index import orphans
 from sft_data.store.layout import CACHE, NAME, staging_prefix
 from sft_data.store.log import append, unwritable
+from sft_data.store.mirror import Mirror, mirror_of
 from sft_data.store.read import VersionRef, datasets, draft_folders, resolve
-from sft_data.store.refs import lock, read_refs, write_refs
+from sft_data.store.refs import Refs, lock, read_refs, write_refs
 
 __all__ = ["Garbage", "gc", "rollback", "tag", "untag"]
 
@@ -38,11 +40,13 @@ def tag(store: Path, spec: str, name: str) -> VersionRef:
     found = resolve(store, spec)
     if found.number is None:
         raise StoreError(f"{found.version} is a draft; only published versions take tags")
-    with unwritable(store), lock(store, found.name):
-        refs = read_refs(store, found.name)
-        was = refs.tags.get(name)
-        write_refs(store, found.name, refs.model_copy(update={"tags": {**refs.tags, name: found.number}}))
-        append(store, "tag", name=found.name, number=found.number, tag=name, was=was)
+    _move(
+        store,
+        found.name,
+        "tag",
+        lambda refs: refs.model_copy(update={"tags": {**refs.tags, name: found.number}}),
+        lambda refs: {"name": found.name, "number": found.number, "tag": name, "was": refs.tags.get(name)},
+    )
     return found
 
 
@@ -50,13 +54,16 @@ def untag(store: Path, dataset: str, name: str) -> None:
     """Take a tag away; the version stays."""
     if dataset not in (known := datasets(store)):
         raise StoreError(f"no dataset {dataset!r} in {store}; it holds: {', '.join(known) or 'nothing'}")
-    with unwritable(store), lock(store, dataset):
-        refs = read_refs(store, dataset)
+
+    def details(refs: Refs) -> dict[str, Any]:
         if name not in refs.tags:
             raise StoreError(f"{dataset} has no tag {name!r}; it has: {', '.join(sorted(refs.tags)) or 'none'}")
-        left = {other: number for other, number in refs.tags.items() if other != name}
-        write_refs(store, dataset, refs.model_copy(update={"tags": left}))
-        append(store, "untag", name=dataset, tag=name, was=refs.tags[name])
+        return {"name": dataset, "tag": name, "was": refs.tags[name]}
+
+    def left(refs: Refs) -> Refs:
+        return refs.model_copy(update={"tags": {tag: number for tag, number in refs.tags.items() if tag != name}})
+
+    _move(store, dataset, "untag", left, details)
 
 
 def rollback(store: Path, spec: str) -> VersionRef:
@@ -64,11 +71,29 @@ def rollback(store: Path, spec: str) -> VersionRef:
     found = resolve(store, spec)
     if found.number is None:
         raise StoreError(f"{found.version} is a draft; it cannot be the latest version")
-    with unwritable(store), lock(store, found.name):
-        refs = read_refs(store, found.name)
-        write_refs(store, found.name, refs.model_copy(update={"latest": found.number}))
-        append(store, "rollback", name=found.name, number=found.number, was=refs.latest)
+    _move(
+        store,
+        found.name,
+        "rollback",
+        lambda refs: refs.model_copy(update={"latest": found.number}),
+        lambda refs: {"name": found.name, "number": found.number, "was": refs.latest},
+    )
     return found
+
+
+def _move(
+    store: Path, name: str, what: str, moved: Callable[[Refs], Refs], details: Callable[[Refs], dict[str, Any]]
+) -> None:
+    """Move a dataset's references and say so in the log; at a URL the entry in the log is the move."""
+    mirror = mirror_of(store)
+    if mirror is not None:
+        mirror.record(what, name, details)
+        return
+    with unwritable(store), lock(store, name):
+        refs = read_refs(store, name)
+        told = details(refs)
+        write_refs(store, name, moved(refs))
+        append(store, what, **told)
 
 
 class Garbage(BaseModel):
@@ -99,11 +124,16 @@ def gc(store: Path, *, remove: bool = False, drafts_days: float = 30.0, cache_da
 def _collect(store: Path, company: Company, *, remove: bool, drafts_days: float, cache_days: float | None) -> Garbage:
     now = time.time()
     free = company != "busy"
+    mirror = mirror_of(store)
     abandoned = unfinished(store / CACHE) if company == "alone" else []
     if free:
         old = [*_abandoned(store), *(unfinished(store / CACHE) if company == "unknown" else ())]
         abandoned += [path for path in old if now - _newest(path) > ABANDONED]
     drafts = [p for name in datasets(store) for p in draft_folders(store, name) if now - _newest(p) > drafts_days * DAY]
+    if mirror is not None:
+        return _collect_elsewhere(
+            mirror, abandoned, free=free, remove=remove, drafts_days=drafts_days, cache_days=cache_days
+        )
     index = [p for p in orphans(store) if now - _newest(p) > drafts_days * DAY] if free else []
     cells = [] if cache_days is None or not free else [p for p in _cells(store) if now - _newest(p) > cache_days * DAY]
     cells += index
@@ -123,6 +153,38 @@ def _collect(store: Path, company: Company, *, remove: bool, drafts_days: float,
             _forget_steps(store)
             append(store, "gc", removed=len(found), bytes=garbage.bytes)
     return garbage
+
+
+def _collect_elsewhere(
+    mirror: Mirror, abandoned: list[Path], *, free: bool, remove: bool, drafts_days: float, cache_days: float | None
+) -> Garbage:
+    """The same for a store at a URL: its objects there, the mirror and the step cache here."""
+    store, now = mirror.folder, time.time()
+    drafts, objects = mirror.garbage(drafts_days)
+    young = cache_days is None or not free
+    unused = [] if cache_days is None or young else mirror.unused(cache_days)
+    size = sum(map(_freed, unused))
+    if remove:
+        for folder in unused:
+            mirror.forget(folder)
+    cells = [] if cache_days is None or young else [p for p in _cells(store) if now - _newest(p) > cache_days * DAY]
+    here = [*abandoned, *cells]
+    size += sum(map(_freed, here)) + sum(objects.values())
+    if remove and (here or drafts or objects):
+        with unwritable(store):
+            for path in here:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            _forget_steps(store)
+        if drafts or objects:
+            mirror.drop(drafts, objects, len(drafts) + len(objects), sum(objects.values()))
+    return Garbage(
+        removed=remove,
+        abandoned=[*(_below(store, path) for path in abandoned), *sorted(objects)],
+        drafts=[f"{entry['name']}/{entry['draft']}" for entry in drafts],
+        cells=[*(_below(store, path) for path in cells), *(f"mirror: {_below(store, path)}" for path in unused)],
+        bytes=size,
+        busy=not free,
+    )
 
 
 def _abandoned(store: Path) -> Iterator[Path]:

@@ -38,6 +38,7 @@ from sft_data.store.layout import (
 )
 from sft_data.store.log import append, now, read_log, unwritable, who
 from sft_data.store.manifest import FileEntry, Manifest
+from sft_data.store.mirror import Mirror, mirror_of
 from sft_data.store.read import find_by_fingerprint, version_folders
 from sft_data.store.refs import lock, read_refs, write_refs
 
@@ -103,7 +104,7 @@ def _found(store: Path, manifest: Manifest, *, draft: bool) -> Published | None:
     found = find_by_fingerprint(store, name, manifest.fingerprint)
     if found is None or found.number is None:
         return None
-    if found.number > read_refs(store, name).newest:
+    if found.number > read_refs(store, name).newest and mirror_of(store) is None:
         with lock(store, name):
             _announce(store, manifest, found.folder, found.number)
     return Published(name, found.number, found.folder, reused=True)
@@ -145,6 +146,9 @@ def _check_undamaged(entries: Iterable[FileEntry], files: Mapping[str, Path], ha
 
 def seal(store: Path, manifest: Manifest, staging: Path, *, draft: bool = False, what: str = "publish") -> Published:
     """Flush a staged folder to the disk and rename it into its place; `what` is the word for it in the store's log."""
+    mirror = mirror_of(store)
+    if mirror is not None:
+        return _seal_elsewhere(mirror, manifest, staging, "draft" if draft else what)
     for file in _all_files(staging):
         file.chmod(0o444)
         _flush(file)
@@ -165,6 +169,24 @@ def seal(store: Path, manifest: Manifest, staging: Path, *, draft: bool = False,
         assert number is not None  # noqa: S101 - _take_number names it so
         _announce(store, manifest, folder, number, what)
         return Published(name, number, folder, reused=False)
+
+
+def _seal_elsewhere(mirror: Mirror, manifest: Manifest, staging: Path, what: str) -> Published:
+    """The same for a store at a URL: upload, and one entry in its log that takes the number and says it all."""
+    for file in _all_files(staging):
+        file.chmod(0o444)
+
+    def found() -> Path | None:
+        there = _found_locked(mirror.folder, manifest, draft=what == "draft")
+        return there.folder if there else None
+
+    details = {
+        "what": what,
+        "fingerprint": manifest.fingerprint,
+        "manifest_sha256": file_sha256(staging / MANIFEST),
+    }
+    folder, reused = mirror.publish(staging, manifest.name, found, details)
+    return Published(manifest.name, numbered(folder), folder, reused=reused)
 
 
 def _found_locked(store: Path, manifest: Manifest, *, draft: bool) -> Published | None:

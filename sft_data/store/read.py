@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from sft_data.errors import StoreError
 from sft_data.store.layout import BUILD, MANIFEST, NAME, numbered
 from sft_data.store.manifest import FORMAT, Counts, Manifest
+from sft_data.store.mirror import shown
 from sft_data.store.refs import read_refs
 
 __all__ = [
@@ -160,10 +161,10 @@ def resolve(store: Path, spec: str) -> VersionRef:
 
 def _unknown_dataset(store: Path, name: str, known: list[str]) -> str:
     if not known:
-        return f"the store {store} holds no versions; `sft-data build PIPELINE --store {store}` makes one"
+        return f"the store {shown(store)} holds no versions; `sft-data build PIPELINE --store {shown(store)}` makes one"
     close = difflib.get_close_matches(name, known, n=1)
     hint = f" (did you mean {close[0]!r}?)" if close else ""
-    return f"no dataset {name!r} in {store}{hint}; it holds: {', '.join(known)}"
+    return f"no dataset {name!r} in {shown(store)}{hint}; it holds: {', '.join(known)}"
 
 
 def _select(store: Path, name: str, selector: str) -> Path:

@@ -1,19 +1,26 @@
-"""Versions at a URL: any file system that fsspec knows (s3://, gs://, hf://, memory://).
+"""Files at a URL: any file system that fsspec knows (s3://, gs://, hf://, memory://), and folders of this machine.
 
-A remote version is the same folder as a local one. Its manifest is written last and only where none is, so that a
-reader sees a whole version or none, and of two writers one is told that it came second.
+Everything above builds on one promise: `create` writes a file only where there is none, and of two writers at once
+one is told that it came second. S3 keeps it by `If-None-Match: *`, a local folder by a hard link.
 """
 
 from __future__ import annotations
 
+import os
+import shutil
 import time
+import uuid
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import unquote, urlsplit
 
 from sft_data.errors import MissingExtraError, StoreError
 
-__all__ = ["Remote", "is_url", "open_remote"]
+__all__ = ["LocalFiles", "Remote", "Stored", "is_url", "open_remote"]
 
 ATTEMPTS = 6
 FIRST_WAIT = 0.05  # seconds; doubled each time: 1.6 s over all attempts
@@ -62,13 +69,45 @@ class Remote:
     def create(self, name: str, content: bytes) -> bool:
         """Write a small file only where there is none. False: another was there first, with other content.
 
-        A repeated request may meet what its own first attempt wrote, so equal content counts as written.
+        A repeated request may meet what its own first attempt wrote, so equal content counts as written. Libraries tell
+        a refused condition (S3: 412) by errors of many kinds, so what decides is what stands there afterwards.
         """
+        for attempt in range(ATTEMPTS):
+            try:
+                self.files.pipe_file(self._at(name), content, mode="create")
+            except FINAL as error:
+                raise StoreError(f"{self.url} cannot be written: {error}") from error
+            except FileNotFoundError as error:
+                raise StoreError(f"{self.url} cannot be written: {error}") from error
+            except ValueError as error:
+                raise StoreError(f"{self.url} cannot hold a store: {error}") from error
+            except Exception as error:
+                if not _by_accident(error):
+                    raise
+                there = self.read(name)
+                if there is not None:
+                    return there == content
+                if attempt == ATTEMPTS - 1:
+                    raise self._unreachable(error) from error
+                time.sleep(FIRST_WAIT * 2**attempt)
+            else:
+                return True
+        raise AssertionError
+
+    def all_below(self, name: str) -> list[Stored]:
+        """Every file below a folder, with its size and the time it was written."""
+        self.files.invalidate_cache()
         try:
-            self._written(lambda: self.files.pipe_file(self._at(name), content, mode="create"))
-        except FileExistsError:
-            return self.read(name) == content
-        return True
+            found = self._asked(lambda: self.files.find(self._at(name), detail=True))
+        except FileNotFoundError:
+            return []
+        cut = len(self.root.strip("/")) + 1
+        return [Stored(path.strip("/")[cut:], int(info["size"]), _written_at(info)) for path, info in found.items()]
+
+    def remove(self, name: str) -> None:
+        """Remove a file; one that is gone already is fine."""
+        with suppress(FileNotFoundError):
+            self._asked(lambda: self.files.rm_file(self._at(name)))
 
     def _at(self, name: str) -> str:
         return f"{self.root}/{name}"
@@ -87,22 +126,100 @@ class Remote:
                 raise
             except FINAL as error:
                 raise StoreError(f"{self.url} cannot be used: {error}") from error
-            except OSError as error:
+            except Exception as error:
+                if not _by_accident(error):
+                    raise
                 if attempt == ATTEMPTS - 1:
-                    raise StoreError(f"{self.url} cannot be reached after {ATTEMPTS} attempts: {error}") from error
+                    raise self._unreachable(error) from error
                 time.sleep(FIRST_WAIT * 2**attempt)
         raise AssertionError
+
+    def _unreachable(self, error: Exception) -> StoreError:
+        return StoreError(f"{self.url} cannot be reached after {ATTEMPTS} attempts: {error}")
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A file at a URL."""
+
+    name: str
+    bytes: int
+    written: float  # seconds since 1970; now, where the file system does not tell
+
+
+class LocalFiles:
+    """A folder of this machine with the few methods of a file system of fsspec that are used here, without fsspec."""
+
+    def cat_file(self, path: str) -> bytes:
+        return Path(path).read_bytes()
+
+    def get_file(self, path: str, target: str) -> None:
+        shutil.copyfile(path, target)
+
+    def put_file(self, source: str, path: str) -> None:
+        draft = self._draft(path)
+        try:
+            shutil.copyfile(source, draft)
+            self._flush(draft)
+            draft.replace(path)
+        finally:
+            draft.unlink(missing_ok=True)
+
+    def pipe_file(self, path: str, content: bytes, mode: str = "overwrite") -> None:
+        draft = self._draft(path)
+        try:
+            draft.write_bytes(content)
+            self._flush(draft)
+            os.link(draft, path) if mode == "create" else draft.replace(path)
+        finally:
+            draft.unlink(missing_ok=True)
+
+    def find(self, path: str, *, detail: bool) -> dict[str, dict[str, Any]]:
+        files = [file for file in Path(path).rglob("*") if file.is_file()] if detail else []
+        return {str(file): {"size": file.stat().st_size, "mtime": file.stat().st_mtime} for file in sorted(files)}
+
+    def rm_file(self, path: str) -> None:
+        Path(path).unlink()
+
+    def invalidate_cache(self) -> None: ...
+
+    def _draft(self, path: str) -> Path:
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        return target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
+
+    def _flush(self, path: Path) -> None:
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+
+
+def _by_accident(error: Exception) -> bool:
+    """Whether the same request may succeed later. The libraries below fsspec let some errors of their own through."""
+    return isinstance(error, OSError) or type(error).__module__.split(".")[0] in ("botocore", "aiobotocore", "aiohttp")
+
+
+def _written_at(info: dict[str, Any]) -> float:
+    """Each file system of fsspec has its own name for it."""
+    for key in ("LastModified", "mtime", "last_modified", "updated", "created"):
+        told = info.get(key)
+        if isinstance(told, int | float):
+            return float(told)
+        if isinstance(told, datetime):
+            return told.timestamp()
+    return time.time()
 
 
 def open_remote(url: str) -> Remote:
     """The folder at `url`; credentials come from where the file system's own library looks for them."""
+    if url.startswith(("file:", "local:")) or not is_url(url):
+        path = unquote(urlsplit(url).path) if is_url(url) else url
+        return Remote(LocalFiles(), str(Path(path).absolute()), url)
     try:
         import fsspec  # type: ignore[import-untyped]
     except ImportError:
         raise MissingExtraError("a version at a URL", "remote") from None
     try:
-        local = {"auto_mkdir": True} if url.startswith(("file:", "local:")) else {}
-        files, root = fsspec.core.url_to_fs(url, **local)
+        files, root = fsspec.core.url_to_fs(url)
     except (ImportError, ValueError) as error:
         raise StoreError(f"{url} cannot be opened: {error}") from error
     return Remote(files, root, url)

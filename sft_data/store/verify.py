@@ -53,6 +53,9 @@ class Verification(BaseModel):
     problems: list[str] = Field(description="one sentence each, naming the file")
     files: int = Field(description="files whose hash was compared")
     bytes: int
+    contents: bool = Field(
+        default=True, description="false: the key was not given, so only hashes of sealed files were compared"
+    )
 
 
 def verify(folder: Path) -> Verification:
