@@ -19,6 +19,8 @@ import json
 import os
 import random
 import re
+import resource
+import shutil
 import subprocess
 import sys
 import time
@@ -202,6 +204,29 @@ def run_rensa(path: Path, threshold: float) -> list[str]:
     return removed
 
 
+def run_text_dedup(path: Path, threshold: float) -> list[str]:
+    """Its command. It is given the units between blanks, so that its own splitting finds the same shingles."""
+    import polars as pl
+    from datasets import load_from_disk
+
+    folder = path.parent / f"text-dedup-{os.getpid()}"
+    folder.mkdir()
+    frame = pl.read_parquet(path, columns=["id", "text"])
+    spaced = [" ".join(UNIT.findall(text.lower())) for text in frame["text"]]
+    frame.with_columns(pl.Series("text", spaced)).write_parquet(folder / "spaced.parquet")
+    settings = {
+        "--path": "parquet", "--data_files": folder / "spaced.parquet", "--split": "train", "--column": "text",
+        "--cache_dir": folder / "cache", "--use_auth_token": False, "--num_proc": 1, "--output": folder / "out",
+        "--ngram": 5, "--num_perm": 128, "--threshold": threshold, "--hash_func": "xxh3", "--hash_bits": 32,
+        "--min_length": 1,
+    }  # fmt: skip
+    arguments = [str(part) for pair in settings.items() for part in pair]
+    subprocess.run([sys.executable, "-m", "text_dedup.minhash", *arguments], check=True, capture_output=True)
+    kept = set(load_from_disk(str(folder / "out"))["id"])
+    shutil.rmtree(folder)
+    return [name for name in frame["id"] if name not in kept]
+
+
 TOOLS: dict[str, Callable[[Path, float], list[str]]] = {
     "sft-data": lambda path, threshold: run_sft_data(path, threshold, "conversation", "whole"),
     "sft-data, prompt and answer": lambda path, threshold: run_sft_data(
@@ -209,8 +234,9 @@ TOOLS: dict[str, Callable[[Path, float], list[str]]] = {
     ),
     "datasketch": run_datasketch,
     "rensa": run_rensa,
+    "text-dedup": run_text_dedup,
 }
-NEEDS = {"datasketch": "datasketch", "rensa": "rensa"}
+NEEDS = {"datasketch": "datasketch", "rensa": "rensa", "text-dedup": "text_dedup"}
 
 
 # ------------------------------------------------------------------------------------------------- measuring
@@ -237,9 +263,10 @@ def measure(tool: str, python: str, path: Path, threshold: float) -> dict[str, A
 
 
 def peak_memory() -> float:
-    """GB that this process had in memory at most (Linux); its parent's do not count, as they do in wait4."""
+    """GB that this process, or one that it started, had in memory at most (Linux). Not its parent's, as in wait4."""
     status = Path("/proc/self/status").read_text()
-    return int(re.findall(r"VmHWM:\s*(\d+) kB", status)[0]) / 1e6
+    own = int(re.findall(r"VmHWM:\s*(\d+) kB", status)[0])
+    return max(own, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss) / 1e6
 
 
 def wrong_removals(path: Path, removed: list[str], threshold: float, sample: int = 300) -> tuple[int, int]:

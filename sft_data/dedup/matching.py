@@ -42,6 +42,8 @@ __all__ = [
 
 _FEW = 64  # candidates that a row is held against before it looks for a relation with fewer
 
+_MANY = 1 << 31  # places in all buckets together from which on their numbers take 8 bytes
+
 I64 = npt.NDArray[np.int64]
 I32 = npt.NDArray[np.int32]
 Bools = npt.NDArray[np.bool_]
@@ -181,7 +183,8 @@ def greedy(sets: Sets, relations: Sequence[Buckets], order: I64, rule: Rule, set
     twin = np.full(rows, -1, dtype=np.int64)
     score = np.zeros(rows, dtype=np.float64)
     parts = np.zeros((rows, 3), dtype=np.float64)
-    _greedy(sets, _side_by_side(relations), order, rule, settled, twin, score, parts)
+    joined = _side_by_side(relations)
+    _greedy(sets, joined, order, rule, settled, *_chains(joined), (twin, score, parts))
     return Found(twin, score, parts)
 
 
@@ -202,6 +205,15 @@ def _side_by_side(relations: Sequence[Buckets]) -> _Relations:
         entries += len(each.numbers)
         used += each.used
     return _Relations(np.stack(offsets), np.concatenate(numbers), used)
+
+
+def _chains(shared: _Relations) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """Room for the rows kept so far: of each bucket the place in `numbers` of the last one, behind each the one before.
+
+    Places take 4 bytes as long as they fit: with some 30 of them for a row they are most of what a decision needs.
+    """
+    kind = np.int32 if len(shared.numbers) < _MANY else np.int64
+    return np.full(shared.used, -1, dtype=kind), np.empty(len(shared.numbers), dtype=kind)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -315,10 +327,8 @@ def _fewest(shared, crowd, row):
 
 
 @numba.njit(cache=True, nogil=True)
-def _greedy(sets, shared, order, rule, settled, twin, score, parts):
-    rows = len(order)
-    head = np.full(shared.used, -1, dtype=np.int64)  # of each bucket, the place in `numbers` of the row kept last
-    link = np.empty(len(shared.numbers), dtype=np.int64)  # ... and behind each, of the row kept before it
+def _greedy(sets, shared, order, rule, settled, head, link, found):
+    rows, (twin, score, parts) = len(order), found
     crowd = np.zeros(shared.used, dtype=np.int32)  # of each bucket, how many kept rows it has
     owner = _owners(shared.offsets, len(shared.numbers))
     claim = np.empty(rows, dtype=np.int64)
@@ -365,7 +375,8 @@ def components(sets: Sets, shared: Buckets, stands: Bools, part: int, threshold:
 
     `parent` is a forest over row numbers whose roots are the smallest row of each tree; it is changed in place.
     """
-    _join_near(sets, _side_by_side([shared]), stands, part, threshold, parent)
+    joined = _side_by_side([shared])
+    _join_near(sets, joined, stands, part, threshold, parent, *_chains(joined))
 
 
 @numba.njit(cache=True, nogil=True)
@@ -396,10 +407,8 @@ def _next_tree(skip, owner, parent, entry):
 
 
 @numba.njit(cache=True, nogil=True)
-def _join_near(sets, shared, stands, part, threshold, parent):
-    head = np.full(shared.used, -1, dtype=np.int64)
-    link = np.empty(len(shared.numbers), dtype=np.int64)
-    skip = np.empty(len(shared.numbers), dtype=np.int64)
+def _join_near(sets, shared, stands, part, threshold, parent, head, link):
+    skip = np.empty_like(link)
     owner = _owners(shared.offsets, len(shared.numbers))
     checked = np.full(len(stands), -1, dtype=np.int32)
     for i in range(len(stands)):

@@ -72,11 +72,20 @@ CHINESE = (
 )
 
 
+JAPANESE = (
+    "いろはにほへとちりぬるをわかよたれそつねならむうゐのおくやまけふこえてあさきゆめみし"
+    "アイウエオカキクケコ日本語文字山川春秋"
+)
+
+
 def sentence(draw: random.Random, size: int, script: str) -> str:
-    """`size` units of English, Chinese or both, with punctuation."""
+    """`size` units of English, Chinese or both, or of Japanese, with punctuation."""
     said = []
     for place in range(size):
         chinese = script == "zh" or (script == "mixed" and place // 6 % 2)
+        if script == "ja":
+            said.append(draw.choice(JAPANESE) + ("、" if draw.random() < 0.08 else ""))
+            continue
         said.append(draw.choice(CHINESE) if chinese else f" {draw.choice(ENGLISH)}")
         if draw.random() < 0.08:
             said.append("，" if chinese else ",")
@@ -85,7 +94,7 @@ def sentence(draw: random.Random, size: int, script: str) -> str:
 
 def perturbed(draw: random.Random, text: str, kind: str, share: float) -> str:
     """A copy of `text` in which about `share` was changed."""
-    pieces = re.findall(r"[\u4e00-\u9fff]|\s*[^\s\u4e00-\u9fff]+", text)
+    pieces = re.findall(r"[\u3040-\u9fff]|\s*[^\s\u3040-\u9fff]+", text)
     many = max(1, round(len(pieces) * share))
     if kind == "tail":
         return "".join(pieces[: len(pieces) - many])
@@ -105,7 +114,8 @@ def perturbed(draw: random.Random, text: str, kind: str, share: float) -> str:
         elif kind == "delete":
             pieces[at] = ""
         else:
-            pieces[at] = draw.choice(CHINESE) if pieces[at] in CHINESE else f" {draw.choice(ENGLISH)}"
+            script = next((letters for letters in (CHINESE, JAPANESE) if pieces[at] in letters), None)
+            pieces[at] = draw.choice(script) if script else f" {draw.choice(ENGLISH)}"
     return "".join(pieces)
 
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sft_data.dedup import matching
 from sft_data.dedup.near import NearDedup
 from sft_data.errors import SourceError
 from sft_data.schema import CONVERSATIONS
@@ -45,7 +46,7 @@ def planted(seed: str, script: str, base: int) -> list[dict[str, Any]]:
     return rows
 
 
-@pytest.mark.parametrize("script", ["en", "zh", "mixed"])
+@pytest.mark.parametrize("script", ["en", "zh", "ja", "mixed"])
 @pytest.mark.parametrize("threshold", [0.7, 0.8])
 @pytest.mark.parametrize(("candidates", "recall"), [("minhash", 0.99), ("exact", 1.0)])
 def test_near_dedup_against_every_pair_in_plain_python(
@@ -167,6 +168,15 @@ EDGES = {
          ((3, 5), (5, 3), (4, 5), (13, 5))],
     ),
     "maths with another operator": (0, [f"Work out the value of 12 {op} 7 for me please" for op in "+-"]),
+    "short Japanese": (0, ["はい", "いいえ", "東京です", "大阪です"]),
+    "Japanese with one character changed": (
+        1,
+        [f"猫はマットの上に座って、窓の外の小鳥を眺めながら、幸せな気持ちでまた眠りまし{end}。" for end in "たて"],
+    ),
+    "Japanese about something else": (
+        0,
+        ["昨日は友達と一緒に映画を見に行きました。", "明日は家族と一緒に海へ泳ぎに行くつもりです。"],
+    ),
     "Thai": (0, ["ฉันชอบกินข้าวผัดในตอนเช้า", "เขาเดินทางไปเชียงใหม่เมื่อวานนี้"]),
     "long with another case": (1, [LONG, LONG.upper()]),
 }  # fmt: skip
@@ -453,3 +463,12 @@ def test_near_dedup_of_many_rows_from_one_template_removes_exactly_the_copies(sh
     assert outcome.rejected.select("id", "twin").rows() == [(f"{n}copy", str(n)) for n in range(120)]
     clusters = len(set(cluster_of(outcome).values()))
     assert clusters == (1 if shape in ("same passage", "short answers") else 120)
+
+
+def test_near_dedup_with_more_places_than_four_bytes_count_decides_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = planted("wide", "mixed", 40)
+    narrow = near(*rows)
+    monkeypatch.setattr(matching, "_MANY", 1)
+    wide = near(*rows)
+    assert wide.rejected.equals(narrow.rejected)
+    assert wide.kept.equals(narrow.kept)
