@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import polars as pl
@@ -18,6 +20,7 @@ from sft_data.schema import CONVERSATIONS, empty
 from sft_data.sources import hub
 from sft_data.sources.files import find_files
 from sft_data.sources.settings import Source
+from sft_data.stage import Outcome
 
 __all__ = ["starter_pipeline"]
 
@@ -34,6 +37,9 @@ class _Seen:
     files: int
     bytes: int
     languages: dict[str, float]  # language -> share of the sampled rows, largest first
+    sampled: int  # rows that were read for the following
+    rejected: dict[str, int]  # code -> rows of the sample that would be rejected, most frequent first
+    edited: dict[str, int]  # code -> edits that the rules make in the sample
 
 
 def starter_pipeline(paths: Sequence[str]) -> str:
@@ -66,15 +72,20 @@ def _look(name: str, path: str) -> _Seen:
     source = hub.choice_of(Source(name=name, path=path))
     files = find_files(source)
     detection = detect(source, files)
-    sample = [empty(CONVERSATIONS)]
+    sample: list[Outcome] = []
     for unit in units_of(source, files, detection.format):
-        sample += [outcome.kept for outcome in read_unit(unit, source, detection.format, shard_rows=SAMPLE)][:1]
-        if sum(frame.height for frame in sample) >= SAMPLE:
+        sample += list(islice(read_unit(unit, source, detection.format, shard_rows=SAMPLE), 1))
+        if sum(outcome.kept.height for outcome in sample) >= SAMPLE:
             break
-    rows = pl.concat(sample).head(SAMPLE)
+    rows = pl.concat([empty(CONVERSATIONS), *(outcome.kept for outcome in sample)]).head(SAMPLE)
     found = curate(rows, [DetectLanguage()]).kept["lang"].value_counts(sort=True)
     shares = {language: count / max(rows.height, 1) for language, count in found.iter_rows()}
-    return _Seen(source, detection, len(files), sum(file.size for file in files), shares)
+    rejected = Counter(code for outcome in sample for code in outcome.rejected["code"])
+    edited = Counter(code for outcome in sample for code in outcome.edited["code"])
+    size = sum(file.size for file in files)
+    seen = sum(outcome.kept.height + outcome.rejected.height for outcome in sample)
+    told = (dict(counts.most_common()) for counts in (rejected, edited))
+    return _Seen(source, detection, len(files), size, shares, seen, *told)
 
 
 def _head(title: str, seen: Sequence[_Seen]) -> list[str]:
@@ -98,10 +109,40 @@ def _sources(seen: Sequence[_Seen]) -> list[str]:
         )
         lines += [f"  #   {' '.join(line.split())}" for line in told.evidence]
         lines.append(f"  # languages of the first rows: {shares or 'none'}")
+        lines += _rules(each)
         path = json.dumps(each.source.path, ensure_ascii=False)
-        split = f", split: {each.source.split}" if each.source.split is not None else ""
-        lines.append(f"  - {{name: {each.source.name}, path: {path}{split}, format: {told.format}}}")
+        lines += [f"  - name: {each.source.name}", f"    path: {path}", f"    format: {told.format}"]
+        lines += [
+            "    # weight: 1.0            # how often its training rows are packed: 2 twice, 0.5 every second one"
+        ]
+        if each.source.name == seen[0].source.name:
+            lines += ["    # fields: {}             # which column holds which field of the format, where names differ"]
     return lines
+
+
+# Which setting decides about a code of the rules: its name under `rules` and what else it can be.
+_DECIDES = {
+    "consecutive-turns": "consecutive_turns: keep",
+    "merged-turns": "consecutive_turns: reject",
+    "assistant-first": "assistant_first: drop",
+    "unanswered-turn": "after_last_answer: drop",
+    "dropped-turns": "after_last_answer: reject",
+    "system-inside": "system_inside: keep",
+    "empty-turn": "empty_turns: keep",
+    "placeholder": "placeholders: reject",
+    "split-thinking": "thinking: keep",
+}
+
+
+def _rules(each: _Seen) -> list[str]:
+    """What the rules did to the sample, and the settings that do otherwise."""
+    lines = []
+    for done, counts in (("rejected", each.rejected), ("edited or noted", each.edited)):
+        if counts:
+            told = ", ".join(f"{code} {count}" for code, count in counts.items())
+            lines.append(f"  # {done} among the first {each.sampled} rows: {told}")
+    others = dict.fromkeys(_DECIDES[code] for code in (*each.rejected, *each.edited) if code in _DECIDES)
+    return [*lines, *(f"  #   to have it otherwise:  rules: {{{other}}}" for other in others)]
 
 
 def _common(seen: Sequence[_Seen]) -> list[str]:

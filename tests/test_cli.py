@@ -196,6 +196,16 @@ def test_stages_lists_every_stage_and_shows_a_page(sft: Any):
     assert sft("stages", "near-dedub").code == 1
 
 
+def test_init_tells_what_the_rules_do_and_which_setting_does_otherwise(sft: Any, tmp_path: Path):
+    turns = [{"role": role, "content": role} for role in ("user", "user", "assistant")]
+    rows = [{"messages": turns}, {"messages": turns[1:]}, {"messages": turns[2:]}]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows * 3))
+    told = sft("init", tmp_path / "a.jsonl").out
+    assert "# rejected among the first 9 rows: no-prompt 3" in told
+    assert "# edited or noted among the first 9 rows: merged-turns 3" in told
+    assert "rules: {consecutive_turns: reject}" in told
+
+
 def test_init_writes_a_pipeline_that_checks(sft: Any, tmp_path: Path):
     out = tmp_path / "mine.yaml"
     done = sft("init", "samples/alpaca_en.json", "samples/sharegpt.jsonl.gz", "--out", out)

@@ -16,6 +16,7 @@ from sft_data.formats.evaluation import looks_like_evaluation
 from sft_data.formats.fields import Fields
 from sft_data.formats.forest import is_message
 from sft_data.formats.ingest import CONVERTERS
+from sft_data.formats.threads import is_open_transcript
 from sft_data.sources.files import SourceFile
 from sft_data.sources.rows import Json
 from sft_data.sources.settings import Source
@@ -102,10 +103,10 @@ def _uses_words_of(name: str, value: dict[str, Json], fields: Fields) -> bool:
         return "instruction" not in value or "instruction" in fields.given.values()
     if name == "oasst-tree":
         return isinstance(value.get("prompt"), dict) and "replies" in value["prompt"]
-    if name == "oasst-messages":
-        return is_message(value, fields)
-    if name == "evaluation":
-        return looks_like_evaluation(value, fields)
+    if name == "alpaca":  # BELLE: the instruction is a whole dialogue, the output its last answer
+        return not is_open_transcript(value.get("instruction"))
+    if name in {"oasst-messages", "evaluation"}:
+        return (is_message if name == "oasst-messages" else looks_like_evaluation)(value, fields)
     return name != "table"  # any table could be one: only the pipeline can say so
 
 

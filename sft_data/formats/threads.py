@@ -13,7 +13,7 @@ from sft_data.formats.fields import Fields, kind_of, text_of
 from sft_data.formats.turns import Draft, NoTalk, Talk, Turn, draft_of
 from sft_data.sources.rows import Json
 
-__all__ = ["MOSS", "ROUNDS", "TRANSCRIPT", "TREE", "TURN_LIST", "RowFormat", "thread_talk"]
+__all__ = ["MOSS", "ROUNDS", "TRANSCRIPT", "TREE", "TURN_LIST", "RowFormat", "is_open_transcript", "thread_talk"]
 
 Reading = Callable[[dict[str, Json], Fields], Talk]
 
@@ -159,7 +159,19 @@ def _transcript(value: dict[str, Json], fields: Fields) -> Talk:
     return Talk(turns)
 
 
-TRANSCRIPT = RowFormat({"text": ("text", "transcript", "chosen"), "answer": ("output",)}, _transcript)
+def is_open_transcript(text: Json) -> bool:
+    r"""Whether a text is a dialogue that waits for its last answer, as BELLE's instructions are.
+
+    >>> is_open_transcript("Human: Hello\nAssistant:")
+    True
+    """
+    if not isinstance(text, str) or not (marks := list(_SPEAKS.finditer(text))):
+        return False
+    waits = _WHO.get(marks[-1][1].lower(), "assistant") == "assistant" and not text[marks[-1].end() :].strip()
+    return waits and not text[: marks[0].start()].strip()
+
+
+TRANSCRIPT = RowFormat({"text": ("text", "transcript", "chosen", "instruction"), "answer": ("output",)}, _transcript)
 
 # ---- OASST: {"prompt": {"text": ..., "role": "prompter", "replies": [...]}} ------------------------------------------
 

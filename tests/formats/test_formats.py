@@ -100,6 +100,12 @@ SAID: dict[str, tuple[str, dict[str, Any], list[tuple[str, str]]]] = {
         [(S, "s"), (U, "q"), (A, "a"), (U, "q2"), (A, "a2")],
     ),
     "transcript": ("transcript", {"text": "### Human: q: r### Assistant: a\nb"}, [(U, "q: r"), (A, "a\nb")]),
+    "belle, several rounds": (
+        "transcript",
+        {"instruction": "Human:q\nAssistant:a\nHuman:q2\nAssistant:", "output": "a2"},
+        [(U, "q"), (A, "a"), (U, "q2"), (A, "a2")],
+    ),
+    "belle, one round": ("alpaca", {"instruction": "问\n", "input": "", "output": "答"}, [(U, "问\n"), (A, "答")]),
     "helpful and harmless": (
         "transcript",
         {"chosen": "\n\nHuman: q\n\nAssistant: a\n\nHuman: q2\n\nAssistant: a2", "rejected": "x"},
@@ -130,10 +136,9 @@ def test_a_plain_column_and_a_single_row_say_the_same(tmp_path: Path, case: str)
     assert why(result) == [(3, "missing-field")]
 
 
-def test_belle_transcripts_read_with_their_fields_named(tmp_path: Path) -> None:
-    row = {"instruction": "Human:q\nAssistant:a\nHuman:q2\nAssistant:", "input": "", "output": "a2"}
-    result = one(tmp_path, row, format="transcript", fields={"text": "instruction"})
-    assert spoken(result.kept) == [[(U, "q"), (A, "a"), (U, "q2"), (A, "a2")]]
+def test_an_instruction_that_only_begins_like_a_dialogue_is_alpaca(tmp_path: Path) -> None:
+    row = {"instruction": "Human: q\nRewrite this line.", "input": "", "output": "a"}
+    assert spoken(one(tmp_path, row).kept) == [[(U, row["instruction"]), (A, "a")]]
 
 
 def test_a_field_mapping_reads_any_names(tmp_path: Path) -> None:
