@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import lzma
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import PurePosixPath
@@ -13,7 +11,7 @@ from pathlib import PurePosixPath
 from sft_data.errors import SourceError
 from sft_data.sources.files import ARCHIVE_SUFFIXES, SourceFile, is_data, plain_suffix
 from sft_data.sources.settings import Limits
-from sft_data.sources.streams import Text, inflation_limit
+from sft_data.sources.streams import BROKEN, Text, inflation_limit
 
 __all__ = ["is_archive", "members"]
 
@@ -30,7 +28,7 @@ def members(file: SourceFile, head: bytes, limits: Limits) -> list[tuple[str, Te
         return [(file.name, Text("none", "utf-8"))]
     try:
         names = sorted(_zip_names(file, limits) if kind == "zip" else _tar_names(file, limits))
-    except (OSError, EOFError, zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError) as error:
+    except BROKEN as error:
         raise SourceError(f"{file.place} is a damaged {kind} archive: {error}; get it again or leave it out") from error
     if twice := next((name for name, again in pairwise(names) if name == again), None):
         raise SourceError(f"{file.place} has two members named {twice!r}, of which one would be lost: pack it again")

@@ -10,6 +10,7 @@ import bz2
 import codecs
 import gzip
 import lzma
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -56,7 +57,7 @@ _MARKS = {  # byte order marks, longest first
 }
 
 
-_BROKEN = (
+BROKEN = (
     OSError,
     EOFError,
     zlib.error,
@@ -67,6 +68,9 @@ _BROKEN = (
     KeyError,  # a member that the archive's own list names but that is not there
     RuntimeError,  # a member that needs a password
     NotImplementedError,  # a member compressed in a way that nobody knows
+    ValueError,  # names and numbers of a damaged archive
+    struct.error,
+    OverflowError,
 )
 
 
@@ -183,7 +187,7 @@ def _inflated(path: Path, text: Text, limits: Limits) -> Generator[bytes]:
                 if len(held) >= PIECE:
                     yield bytes(held)
                     held.clear()
-        except _BROKEN as error:
+        except BROKEN as error:
             damage = Damage("unreadable-file", f"{kind} data is damaged behind byte {total}: {error}")
         except Damage as error:
             damage = error

@@ -178,8 +178,8 @@ def read_arrow(opened: Opened, batch: int) -> Iterator[Rows]:
 @contextmanager
 def _stream(opened: Opened) -> Iterator[pa.NativeFile]:
     if isinstance(opened, Path):
-        with pa.memory_map(str(opened)) as mapped:
-            yield mapped
+        with pa.OSFile(str(opened)) as stream:  # a memory map of a damaged file ends the process
+            yield stream
     else:
         with opened as copy, pa.PythonFile(copy, mode="r") as stream:
             yield stream
@@ -189,6 +189,7 @@ def _read_batches(batches: Callable[[], Iterator[pa.RecordBatch]]) -> Iterator[R
     row = 0
     try:
         for batch in batches():
+            batch.validate(full=True)  # damaged offsets would be followed to anywhere
             values = [_without_nulls(value) for value in batch.to_pylist()]
             yield Rows(values, np.arange(row, row + len(values), dtype=np.int64))
             row += len(values)

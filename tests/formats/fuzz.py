@@ -2,20 +2,33 @@
 
 Each input is a good file with some of its bytes changed, cut, doubled or moved; the seed is its number. Whatever
 comes: no exception, no hang, no row without a fate, no identity twice.
+
+Run with 20,000 inputs each on 22 November 2026, nothing found at the end: lines, chat lines, list, pretty list, wrapped,
+values. The other readers ran with fewer (300 and more each); what that found was mended and stands in the tests: a memory
+map of a damaged Arrow file ended the process, a zip that asks for an unknown version was an exception.
 """
 
 from __future__ import annotations
 
 import bz2
 import gzip
+import io
 import json
+import lzma
 import random
 import sys
+import tarfile
 import tempfile
 import time
+import zipfile
 from collections import Counter
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import zstandard
 
 from sft_data.errors import SourceError
 from sft_data.formats.ingest import CODES, read_unit, units
@@ -50,6 +63,42 @@ def table() -> bytes:
     return ("instruction,input,output\n" + "\n".join(cells) + "\n").encode()
 
 
+CHINESE = [{"instruction": f"第{i}个问题是什么？", "input": "", "output": "这是一个回答。" * (i % 3)} for i in range(8)]
+
+
+def columns(kind: str) -> bytes:
+    """The rows as a file of Parquet, of Arrow, or as the stream that `save_to_disk` writes."""
+    rows, buffer = pa.Table.from_pylist(ROWS), io.BytesIO()
+    if kind == "parquet":
+        pq.write_table(rows, buffer)
+    else:
+        make = pa.ipc.new_file if kind == "file" else pa.ipc.new_stream
+        with make(buffer, rows.schema) as writer:
+            writer.write_table(rows)
+    return buffer.getvalue()
+
+
+def archive(kind: str) -> bytes:
+    """Lines, a table and a compressed list in one archive."""
+    members = {
+        "x.jsonl": lines(ROWS[:4]),
+        "d/y.parquet": columns("parquet"),
+        "z.json.gz": gzip.compress(b"[1]", mtime=0),
+    }
+    buffer = io.BytesIO()
+    if kind == "zip":
+        with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as packed:
+            for name, data in members.items():
+                packed.writestr(zipfile.ZipInfo(name), data)
+        return buffer.getvalue()
+    with tarfile.open(fileobj=buffer, mode="w") as tape:
+        for name, data in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tape.addfile(member, io.BytesIO(data))
+    return buffer.getvalue()
+
+
 READERS: dict[str, tuple[str, str, Callable[[], bytes]]] = {
     "lines": ("a.jsonl", "alpaca", lambda: lines(ROWS)),
     "chat lines": ("a.jsonl", "sharegpt", lambda: lines(CHATS)),
@@ -61,7 +110,21 @@ READERS: dict[str, tuple[str, str, Callable[[], bytes]]] = {
     "gzip": ("a.jsonl.gz", "alpaca", lambda: gzip.compress(lines(ROWS), mtime=0)),
     "bz2": ("a.json.bz2", "alpaca", lambda: bz2.compress(json.dumps(ROWS).encode())),
     "csv": ("a.csv", "alpaca", table),
+    "tsv": (
+        "a.tsv",
+        "alpaca",
+        lambda: table().replace(b'","', b'"\t"').replace(b"n,i", b"n\ti").replace(b"t,o", b"t\to"),
+    ),
     "yaml": ("a.yaml", "alpaca", lambda: json.dumps(ROWS[:3], indent=1).encode()),
+    "gb18030": ("a.jsonl", "alpaca", lambda: lines(CHINESE).decode().encode("gb18030")),
+    "zstd": ("a.jsonl.zst", "alpaca", lambda: zstandard.compress(lines(ROWS))),
+    "xz": ("a.jsonl.xz", "alpaca", lambda: lzma.compress(lines(ROWS))),
+    "parquet": ("a.parquet", "alpaca", lambda: columns("parquet")),
+    "arrow": ("a.arrow", "alpaca", lambda: columns("file")),
+    "save_to_disk": ("data-00000-of-00001.arrow", "alpaca", lambda: columns("stream")),
+    "zip": ("a.zip", "alpaca", lambda: archive("zip")),
+    "tar": ("a.tar", "alpaca", lambda: archive("tar")),
+    "tgz": ("a.tgz", "alpaca", lambda: gzip.compress(archive("tar"), mtime=0)),
 }
 SPICE = [b'"', b"\\", b"{", b"}", b"[", b"]", b",", b":", b"\n", b"\x00", b"\xff", b"\\u", b"\\ud800", b"NaN", b"1e999"]
 SPICE += [b"9" * 30, b"{" * 200, b"[" * 200, b"null", b'"instruction":', b"\xef\xbb\xbf", b"\r\n", b"&a *a", b"\xc2"]
@@ -91,11 +154,17 @@ def damaged(good: bytes, seed: int) -> bytes:
     return bytes(data)
 
 
+@cache
+def good(reader: str) -> bytes:
+    """The file of a reader before it is damaged."""
+    return READERS[reader][2]()
+
+
 def check(folder: Path, reader: str, seed: int) -> Counter[str]:
     """Read one damaged file; what became of its rows, by code."""
-    name, format_, make = READERS[reader]
+    name, format_, _ = READERS[reader]
     path = folder / name
-    path.write_bytes(damaged(make(), seed))
+    path.write_bytes(damaged(good(reader), seed))
     limits = Limits(max_row_bytes=4000, max_nesting=60)
     source = Source(name="s", path=str(path), format=format_, limits=limits)  # type: ignore[arg-type]
     fates: Counter[str] = Counter()
