@@ -2,7 +2,7 @@
 
     python benchmarks/large_list.py --data ../shared/data/alpaca_data.json --mb 2000
 
-The rows of the file are repeated into one list of so many megabytes, with a comma missing in the middle (one rejection).
+The rows of the file are repeated into one list of so many megabytes, with a comma missing in its middle.
 The reader runs in a process of its own; beside it, how much memory `json.load` of a tenth of the list takes.
 """
 
@@ -55,6 +55,7 @@ def standard_library(path: str) -> None:
 
 
 def report(began: float, told: str) -> None:
+    """Print what was read, how long it took, and the most memory held."""
     usage = resource.getrusage(resource.RUSAGE_SELF)
     print(
         f"{told}; {time.perf_counter() - began:.1f} s, {usage.ru_utime + usage.ru_stime:.1f} CPU s, "
