@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import itertools
-import json
 import os
 import subprocess
 import sys
@@ -12,6 +11,7 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from sft_data.store.log import check_log, read_log
@@ -263,11 +263,10 @@ def test_commands_on_a_store_on_s3(url, tmp_path, sft, monkeypatch):
     for command in (("show",), ("preview", "-n", 1), ("verify",)):
         done = sft(command[0], "quickstart@golden", *command[1:], "--store", url, "--json")
         assert done.code == 0, done.err
-    version = find_version(url, "quickstart")
-    row = json.loads((version.folder / "report.json").read_bytes())
-    assert row
+    row = pl.read_parquet(find_version(url, "quickstart").folder / "rejections/*.parquet")["id"][0]
+    assert sft("why", "quickstart", row, "--store", url, "--json").json["events"]
     done = sft("diff", "quickstart@v1", "quickstart@golden", "--store", url, "--json")
-    assert done.json["added"] == 0 or done.json["added"] == []
+    assert done.json["added"]["count"] == 0
     assert sft("rollback", "quickstart@v1", "--store", url).code == 0
     assert sft("gc", "--store", url, "--json").json["abandoned"] == []
     assert sft("export", "quickstart", "--out", tmp_path / "q.tar.zst", "--store", url).code == 0
