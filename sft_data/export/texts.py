@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,12 +37,13 @@ def write_conversations(folder: Path, out: Path, form: str, files: Files) -> Cou
         raise StoreError(f"{folder} holds no conversations")
     left_out: Counter[str] = Counter()
     out.mkdir(parents=True, exist_ok=True)
+    shards = {split: parquet_files(folder, "conversations", split) for split in splits}
+    columns = columns_of(form, _turn_fields(chain.from_iterable(shards.values())))  # the same in every split
     for split in splits:
-        shards = parquet_files(folder, "conversations", split)
-        rows = _told(shards, form, left_out)
+        rows = _told(shards[split], form, left_out)
         path = out / f"{split}.{files}"
         if files == "parquet":
-            _write_parquet(path, rows, columns_of(form, _turn_fields(shards)))
+            _write_parquet(path, rows, columns)
         else:
             _write_json(path, rows, files)
     return left_out
@@ -79,7 +81,7 @@ def _write_parquet(path: Path, rows: Iterator[Row], columns: pa.Schema) -> None:
         file.write_table(pa.Table.from_pylist(batch, columns))
 
 
-def _turn_fields(shards: list[Path]) -> frozenset[str]:
+def _turn_fields(shards: Iterable[Path]) -> frozenset[str]:
     """What some turn of the shards has besides its role and its text."""
     found: set[str] = set()
     for path in shards:

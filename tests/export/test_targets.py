@@ -161,6 +161,13 @@ def test_conversations_come_back_as_they_were(version, tmp_path, form, files):
     assert told.left_out == (2 if form == "record" else 0)
 
 
+def test_all_splits_have_the_same_columns(version, tmp_path):
+    export_to(version, "messages", tmp_path / "x", "parquet")
+    splits = [pl.read_parquet_schema(tmp_path / "x" / f"{split}.parquet") for split in ("train", "validation")]
+    assert splits[0] == splits[1]
+    assert "tool_calls" in dict(splits[0]["messages"].inner.to_schema())
+
+
 def test_files_are_for_conversations_alone(version, tmp_path):
     with pytest.raises(StoreError, match="are for messages, alpaca, sharegpt, prompt-completion, record alone"):
         export_to(version, "trl", tmp_path / "x", "parquet")
