@@ -61,7 +61,7 @@ def _zip_names(file: SourceFile, limits: Limits) -> Iterator[str]:
     with zipfile.ZipFile(file.path) as archive:
         infos = archive.infolist()
         _check(file, len(infos), sum(info.file_size for info in infos), limits)
-        yield from (info.filename for info in infos if not info.is_dir())
+        yield from (info.filename for info in infos if not info.filename.endswith("/"))
 
 
 def _tar_names(file: SourceFile, limits: Limits) -> Iterator[str]:

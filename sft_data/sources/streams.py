@@ -65,7 +65,7 @@ BROKEN = (
     pa.ArrowException,
     zipfile.BadZipFile,
     tarfile.TarError,
-    KeyError,  # a member that the archive's own list names but that is not there
+    LookupError,  # a member that the archive's own list names but that is not there
     RuntimeError,  # a member that needs a password
     NotImplementedError,  # a member compressed in a way that nobody knows
     ValueError,  # names and numbers of a damaged archive

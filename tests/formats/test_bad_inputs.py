@@ -256,6 +256,7 @@ CASES: dict[str, tuple[str, bytes, int, list[tuple[int, str]]]] = {
     "zip, a path that leaves it": ("a.zip", zipped(**{"../x.jsonl": LINES}), 0, [(0, "unsafe-member")]),
     "tar": ("a.tar.gz", tarred("x.jsonl", LINES), 3, OK),
     "tar, an absolute path": ("a.tar.gz", tarred("/etc/x.jsonl", LINES), 0, [(0, "unsafe-member")]),
+    "zip, a member without a name": ("a.zip", zipped(**{"x.jsonl": LINES, "qq": b""}).replace(b"qq", b"\0q"), 3, OK),
     "zip, an archive inside": (
         "a.zip",
         zipped(**{"x.jsonl": LINES, "y.zip": zipped(**{"z.jsonl": LINES})}),
