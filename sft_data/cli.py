@@ -478,6 +478,11 @@ def export(
         Literal["jsonl", "json", "parquet"] | None,
         typer.Option("--files", help="jsonl, json or parquet: how conversations (messages to record) are written."),
     ] = None,
+    ranks: Annotated[int, typer.Option("--ranks", min=1, help="Folders of equal length, one for each rank.")] = 1,
+    remainder: Annotated[
+        Literal["pad", "drop"],
+        typer.Option("--remainder", help="With --ranks: rows without labels make them even, or the rest is left out."),
+    ] = "pad",
     store: Store = None,
     key_file: KeyFile = None,
     json: Json = False,
@@ -487,13 +492,16 @@ def export(
     from sft_data.store.transfer import export_version
 
     found = _find(store, version)
-    if to in ("version", "huggingface") and files is None:
+    if to in ("version", "huggingface") and files is None and ranks == 1:
         whole = export_version(found, out)
         _done(json, whole.model_dump(mode="json"), f"{found.version} is written to {whole.path}: {whole.files} files")
         return
-    told = export_to(found.folder, to, Path(out), files)
+    told = export_to(found.folder, to, Path(out), files, ranks, remainder)
     lost = f"; {told.left_out:,} rows do not fit this form (its README.md says why)" if told.left_out else ""
-    _done(json, told.model_dump(mode="json"), f"{found.version} is written to {told.path}: {told.files} files{lost}")
+    more = "".join(f"\nwarning: {warning}" for warning in told.warnings)
+    _done(
+        json, told.model_dump(mode="json"), f"{found.version} is written to {told.path}: {told.files} files{lost}{more}"
+    )
 
 
 @app.command("import", epilog="Example: sft-data import quickstart-v3.tar.zst --store ./store")

@@ -18,7 +18,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from sft_data.errors import StoreError
 from sft_data.export import tokens
+from sft_data.export.ranks import Remainder, spread
 from sft_data.export.texts import Files, write_conversations
+from sft_data.pack.shards import TokenReader
+from sft_data.schema import LOSS_WEIGHTS
+from sft_data.store.layout import splits_of, stream_files
 from sft_data.store.manifest import Manifest
 from sft_data.store.read import load_manifest
 
@@ -38,6 +42,7 @@ class ExportedTo(BaseModel):
     bytes: int
     left_out: int = Field(description="rows that the form cannot hold")
     reasons: dict[str, int] = Field(default_factory=dict, description="why rows were left out, and how many")
+    warnings: list[str] = Field(default=[], description="what the version says and this form cannot")
 
 
 @dataclass(frozen=True)
@@ -55,8 +60,6 @@ def _texts(told: str, files: Files) -> Target:
     usage = "datasets.load_dataset('{loader}', data_files='{path}/train.{files}')"
     return Target(told, "Run against this project's own reader.", usage, files=files)
 
-
-_SAVED = "Run against `datasets.load_from_disk`"
 
 TARGETS: dict[str, Target] = {
     "trl": Target(
@@ -76,19 +79,20 @@ TARGETS: dict[str, Target] = {
     ),
     "axolotl": Target(
         "rows of tokens for Axolotl, which packs them itself",
-        _SAVED + "; the columns by contract.",
+        "Run against Axolotl 0.19: its loader, its preparation and its sampler keep ids and labels token for token.",
         "datasets:\n  - path: {path}/train\n    type:\nsequence_len: {length}\nsample_packing: true",
         tokens.axolotl,
     ),
     "llama-factory": Target(
         "rows of tokens for LLaMA-Factory",
-        _SAVED + "; the columns by contract.",
+        "Run against LLaMA-Factory 0.9.5: its loader gives the same ids and labels token for token.",
         "tokenized_path: {path}\ncutoff_len: {length}\npacking: false",
         tokens.llama_factory,
     ),
     "llama-factory-packed": Target(
         "packs for LLaMA-Factory: the mask holds segment numbers",
-        _SAVED + "; the columns by contract.",
+        "Run against LLaMA-Factory 0.9.5: its loader gives the same ids and labels, and the attention mask it makes of "
+        "them lets no example of a pack see another.",
         "tokenized_path: {path}\ncutoff_len: {length}\npacking: true\n"
         "neat_packing: true   # without it rows see each other",
         tokens.llama_factory_packed,
@@ -124,7 +128,9 @@ TARGETS: dict[str, Target] = {
 }
 
 
-def export_to(folder: Path, to: str, out: Path, files: Files | None = None) -> ExportedTo:
+def export_to(
+    folder: Path, to: str, out: Path, files: Files | None = None, ranks: int = 1, remainder: Remainder = "pad"
+) -> ExportedTo:
     """Write the version in `folder` to the new folder `out` in the form of a target, with README and provenance.
 
     `files`: jsonl, json or parquet, for targets that take conversations. StoreError where the target is not known,
@@ -132,13 +138,17 @@ def export_to(folder: Path, to: str, out: Path, files: Files | None = None) -> E
     """
     target = TARGETS.get(to)
     if target is None and to in ("version", "huggingface"):
-        raise StoreError(f"{to} writes the files of the version as they are: leave out --files {files}")
+        raise StoreError(f"{to} writes the files of the version as they are: leave out --files and --ranks")
     if target is None:
         raise StoreError(f"there is no target {to!r}; there are {', '.join(TARGETS)}")
     if files is not None and (target.files is None or files not in get_args(Files)):
         names = [name for name, each in TARGETS.items() if each.files is not None]
         raise StoreError(
             f"{to} cannot be written as {files!r}; {', '.join(get_args(Files))} are for {', '.join(names)} alone"
+        )
+    if ranks > 1 and to not in SPREAD:
+        raise StoreError(
+            f"{to} is not written by rank: its trainer shares out the rows; ranks are for {', '.join(SPREAD)}"
         )
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise StoreError(f"{out} is a file or not empty; name a new folder")
@@ -151,7 +161,14 @@ def export_to(folder: Path, to: str, out: Path, files: Files | None = None) -> E
             shutil.copytree(folder / "tokenizer", out / "tokenizer")
     elif kind is not None:
         reasons = write_conversations(folder, out, to, kind)
-    (out / "README.md").write_text(_readme(to, target, kind, manifest, out, reasons), encoding="utf-8")
+    warnings = [_UNWEIGHTED] if target.write is not None and _weighted(folder) else []
+    shared = (
+        [_spread(out / split, ranks, remainder, manifest) for split in splits_of(folder, "tokens")] if ranks > 1 else []
+    )
+    readme = _readme(to, target, kind, manifest, out, reasons)
+    (out / "README.md").write_text(
+        "\n".join([readme, *shared, *(f"**{told}**\n" for told in warnings)]), encoding="utf-8"
+    )
     (out / "provenance.json").write_text(_provenance(to, manifest), encoding="utf-8")
     written = [path for path in out.rglob("*") if path.is_file()]
     return ExportedTo(
@@ -163,7 +180,34 @@ def export_to(folder: Path, to: str, out: Path, files: Files | None = None) -> E
         bytes=sum(path.stat().st_size for path in written),
         left_out=reasons.total(),
         reasons=dict(sorted(reasons.items())),
+        warnings=warnings,
     )
+
+
+# Forms that can be written one folder for each rank.
+SPREAD = ("trl", "trl-packed", "nemo-automodel")
+
+
+def _spread(place: Path, ranks: int, remainder: Remainder, manifest: Manifest) -> str:
+    rows, rest = spread(place, ranks, remainder, manifest.fingerprint)
+    what = {"pad": "copies of its last row, every label -100, were added", "drop": "rows at its end are left out"}
+    told = f"; {rest:,} {what[remainder]} to make them even" if rest else ""
+    return (
+        f"`{place.name}`: each of {ranks:,} ranks has {rows:,} rows in `rank-RRRRR-of-{ranks:05d}`{told}. "
+        "Load one folder in each process; programs that share out the rows themselves want an export without ranks.\n"
+    )
+
+
+_UNWEIGHTED = (
+    "Loss weights are not in these files: every label that is not -100 counts 1 here, while the version holds tokens "
+    "of other weights. This project's own training (`sft-data train`) follows them."
+)
+
+
+def _weighted(folder: Path) -> bool:
+    """Whether some token of the version has a loss weight that labels cannot say."""
+    files = [path for split in splits_of(folder, "tokens") for path in stream_files(folder, "tokens", split)]
+    return bool(files) and any(name in TokenReader(files[:1]).columns for name in LOSS_WEIGHTS)
 
 
 def _readme(

@@ -15,6 +15,7 @@ from sft_data.pipeline import parse_pipeline
 from sft_data.store.layout import arrow_batches, stream_files
 from sft_data.store.read import load_manifest
 from tests.export.conftest import ROWS
+from tests.tokenize.makers import CALLING, byte_tokenizer
 
 IGNORED = -100
 
@@ -171,7 +172,7 @@ def test_all_splits_have_the_same_columns(version, tmp_path):
 def test_files_are_for_conversations_alone(version, tmp_path):
     with pytest.raises(StoreError, match="are for messages, alpaca, sharegpt, prompt-completion, record alone"):
         export_to(version, "trl", tmp_path / "x", "parquet")
-    with pytest.raises(StoreError, match="as they are: leave out --files parquet"):
+    with pytest.raises(StoreError, match="as they are: leave out --files and --ranks"):
         export_to(version, "version", tmp_path / "x", "parquet")
 
 
@@ -212,3 +213,45 @@ def test_version_without_packs_says_which_section_is_missing(tmp_path):
     with pytest.raises(StoreError, match="no `pack` section"):
         export_to(folder, "trl-packed", tmp_path / "x")
     assert export_to(folder, "messages", tmp_path / "y").files == 3
+
+
+@pytest.mark.parametrize("remainder", ["pad", "drop"])
+@pytest.mark.parametrize("ranks", [2, 4, 7])
+@pytest.mark.parametrize("to", ["trl", "trl-packed", "nemo-automodel"])
+def test_every_rank_has_as_many_rows_and_the_remainder_is_told(version, tmp_path, to, ranks, remainder):
+    export_to(version, to, tmp_path / "whole")
+    export_to(version, to, tmp_path / "x", ranks=ranks, remainder=remainder)
+    whole = loaded(tmp_path / "whole" / "train").to_list()
+    shares = [loaded(tmp_path / "x" / "train" / f"rank-{rank:05d}-of-{ranks:05d}").to_list() for rank in range(ranks)]
+    steps = {"pad": -(-len(whole) // ranks), "drop": len(whole) // ranks}[remainder]
+    assert [len(share) for share in shares] == [steps] * ranks
+    rows = [shares[n % ranks][n // ranks] for n in range(steps * ranks)]
+    assert rows[: len(whole)] == whole[: len(rows)]
+    for added in rows[len(whole) :]:
+        assert set(added["labels"]) == {IGNORED}
+        assert {**added, "labels": whole[-1]["labels"]} == whole[-1]
+    readme = (tmp_path / "x" / "README.md").read_text()
+    assert f"`train`: each of {ranks} ranks has {steps} rows" in readme
+    rest = abs(len(rows) - len(whole))
+    assert not rest or f"{rest} " + {"pad": "copies", "drop": "rows at its end"}[remainder] in readme
+
+
+def test_trainers_that_share_out_rows_themselves_get_no_folders_by_rank(version, tmp_path):
+    with pytest.raises(StoreError, match="ranks are for trl, trl-packed, nemo-automodel"):
+        export_to(version, "llama-factory", tmp_path / "x", ranks=2)
+
+
+def test_form_that_cannot_hold_the_loss_weights_says_so(tmp_path):
+    rows = [*ROWS[:3], {"messages": [ROWS[3]["messages"][0], {**ROWS[3]["messages"][1], "weight": 0.5}]}]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = {
+        "name": "weighted",
+        "sources": [{"name": "s", "path": str(tmp_path / "rows.jsonl"), "format": "messages"}],
+        "tokenize": {"tokenizer": byte_tokenizer(tmp_path / "tokenizer", CALLING), "max_length": 128},
+    }
+    folder = Path(build(parse_pipeline(data, "pipeline"), tmp_path / "store").path)
+    assert table(folder, "tokens").columns[-1] == "loss_weights"
+    told = export_to(folder, "trl", tmp_path / "x")
+    assert "Loss weights are not in these files" in told.warnings[0]
+    assert told.warnings[0] in (tmp_path / "x" / "README.md").read_text()
+    assert export_to(folder, "messages", tmp_path / "y").warnings == []
