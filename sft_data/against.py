@@ -23,6 +23,7 @@ from sft_data.fingerprint import digest, stage_identity, stamp
 from sft_data.pipeline import Pipeline
 from sft_data.stage import StageConfig
 from sft_data.store.layout import INDEX
+from sft_data.store.place import find_version
 from sft_data.store.read import resolve
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def _pin(store: Path, name: str) -> str:
 
 
 def _place(store: Path, name: str) -> Path:
-    return Path(name) if Path(name).exists() else resolve(store, name).folder
+    return Path(name) if Path(name).exists() else find_version(store, name).folder
 
 
 def parents(pipeline: Pipeline) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -15,6 +14,7 @@ from sft_data.pipeline import Pipeline
 from sft_data.plan import Reading, plan_reading
 from sft_data.schema import CONVERSATIONS, empty
 from sft_data.stage import DatasetStage, ShardStage
+from sft_data.store.place import open_store
 
 __all__ = ["DryRun", "dry_run"]
 
@@ -32,7 +32,7 @@ class DryRun(BaseModel):
 
 def dry_run(pipeline: Pipeline, rows: int) -> DryRun:
     """Send the first `rows` rows of every source through the pipeline; nothing is written."""
-    pipeline = placed(pipeline, Path(pipeline.store or "store"))
+    pipeline = placed(pipeline, open_store(pipeline.store))
     readings = [plan_reading(source) for source in pipeline.sources]
     frames, funnel = [], []
     for reading in readings:

@@ -318,3 +318,12 @@ def test_mirror_is_known_by_its_own_place_alone(tmp_path):
     assert mirror_of(copy) is None
     with pytest.raises(StoreError, match="name that store by its URL"):
         open_store(copy)
+
+
+def test_version_at_a_url_that_rows_are_held_against_is_brought_here(tmp_path, monkeypatch):
+    from sft_data.against import _place
+
+    put(URL, tmp_path / "a")
+    another_machine(monkeypatch, tmp_path)
+    folder = _place(open_store(URL), "small@v1")
+    assert verify(folder).ok
