@@ -55,9 +55,8 @@ class NearDedup(StageConfig):
     among 200,000 rows 0.7 removes 19 % more than 0.8; of 69,478 real English and Chinese Alpaca rows it removes 3,405
     instead of 3,403.
 
-    A decision takes about 1 kB of memory for a row, whatever the texts are long: 1 GB for a million. The shingles stay
-    in memory-mapped files, of which the system keeps what fits. Where rows are more than memory, build in parts, each
-    part `against` the versions before it: the decision is the same as over all rows in that order.
+    A decision takes about 1 kB of memory for a row, rows of `against` included, whatever the texts are long: 1 GB for a
+    million. The shingles stay in memory-mapped files, of which the system keeps what fits.
 
     It also adds `cluster`, the id of the first row of those that must not stand on both sides of a split: kept rows
     whose prompts, or prompts and answers as one, are at least `threshold` similar, whatever their contexts and
