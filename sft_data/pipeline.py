@@ -21,6 +21,7 @@ from sft_data.config_file import explain, hint, read_settings
 from sft_data.decontaminate import Decontaminate
 from sft_data.dedup.exact import ExactDedup
 from sft_data.dedup.near import NearDedup
+from sft_data.dedup.semantic import SemanticDedup
 from sft_data.errors import ConfigError, SftDataError
 from sft_data.filters.answer_length import AnswerLength
 from sft_data.filters.attachment import Attachment
@@ -51,6 +52,7 @@ AnyStage = Annotated[
     | PersonalData
     | ExactDedup
     | NearDedup
+    | SemanticDedup
     | DetectLanguage
     | LanguageFilter
     | AnswerLength

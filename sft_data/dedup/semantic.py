@@ -1,0 +1,169 @@
+"""Semantic duplicates: rows that ask and say the same in similar words, by the cosine of their vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+from pydantic import Field
+
+from sft_data.dedup.parts import part_texts
+from sft_data.dedup.ranking import Keep, rank_columns, ranking
+from sft_data.dedup.shingles import shingle_sets
+from sft_data.dedup.vectors import Bytes, Sets, embed, features, projected, rarity, shared_weight
+from sft_data.stage import Decision, StageConfig
+
+__all__ = ["SemanticDedup"]
+
+I64 = npt.NDArray[np.int64]
+F64 = npt.NDArray[np.float64]
+
+_SIDES = {
+    "prompt-and-answer": ("prompt", "answer"),
+    "conversation": ("conversation",),
+    "prompt": ("prompt",),
+    "answer": ("answer",),
+}
+_BLOCK, _KEPT = 1024, 16_384  # rows compared at once, with so many kept ones: 64 MiB of cosines
+_MARGIN = 0.06  # how far below the threshold a projection may lie, five standard deviations at a cosine of 0.9
+
+
+class SemanticDedup(StageConfig):
+    """Remove rows that mean nearly the same as a row that was kept.
+
+    Near-dedup sees the same words in the same order; this stage also sees the same words in another order, and with a
+    model the same thing said in other words. By default both prompt and answer have to be near: many good rows answer
+    one kind of question. A removed row is near the kept row that the ledger names, never only near another removed
+    row.
+
+    Without `model`, vectors are TF-IDF over words and word pairs, characters and their pairs in Chinese and the like;
+    common words weigh little, so the outcome depends on the whole dataset. With `model` they are those of a
+    sentence-embedding model (extra `semantic`), a folder or a hub name; code of a model is never run, and only
+    safetensors are read. SemDeDup (Abbas et al., 2023) is the method; thresholds of models differ, so look at the
+    pairs of a first run.
+
+    All rows are compared with all kept rows, block by block: memory is 256 bytes a row and its features, time grows
+    with the square of the rows.
+    """
+
+    scope: ClassVar[Literal["shard", "dataset"]] = "dataset"
+    uses: ClassVar[tuple[str, ...]] = ("numba", "numpy")
+    files: ClassVar[tuple[str, ...]] = ("model",)
+    codes: ClassVar[Mapping[str, str]] = {"semantic-duplicate": "means nearly the same as the row named as its twin"}
+
+    kind: Literal["semantic-dedup"] = "semantic-dedup"
+    threshold: float = Field(0.9, gt=0.1, le=1.0, description="cosine similarity from which on texts are near")
+    criterion: Literal["prompt-and-answer", "conversation", "prompt", "answer"] = Field(
+        "prompt-and-answer", description="what has to be near: prompt and answer, the conversation as one, or one side"
+    )
+    same_numbers: bool = Field(default=True, description="rows that differ in their numbers stay")
+    model: str = Field("", description="folder or hub name of a sentence-embedding model; empty: TF-IDF vectors")
+    keep: Keep = Field("first", description="which row stays: first, longest, or best by the column `score`")
+    score: str = Field("score", description="column that `keep: best` goes by; the highest stays")
+    sources: tuple[str, ...] = Field((), description="sources whose rows are preferred, in this order, before `keep`")
+
+    def sketch(self, frame: pl.DataFrame) -> pl.DataFrame:
+        context, prompt, answer = part_texts()
+        asked = pl.concat_str(context, prompt, separator="\n")
+        texts = {"prompt": asked, "answer": answer, "conversation": pl.concat_str(asked, answer, separator="\n")}
+        columns: list[pl.Series] = []
+        for side in _SIDES[self.criterion]:
+            text = frame.select(text=texts[side]).to_series()
+            columns.append(pl.Series(f"numbers_{side}", shingle_sets([text], 1).numbers))
+            columns.append((self._embedded(text) if self.model else features(text)).alias(side))
+        return frame.select("id", *columns, *rank_columns(frame, self.keep, self.score, self.sources))
+
+    def _embedded(self, text: pl.Series) -> pl.Series:
+        vectors = embed(text, self.model) if len(text) else np.zeros((0, 0), dtype=np.int8)
+        return pl.Series(list(vectors), dtype=pl.List(pl.Int8))
+
+    def decide(self, sketches: Sequence[pl.DataFrame]) -> Decision:
+        ids = pl.concat([sketch["id"] for sketch in sketches])
+        twin, score = np.full(len(ids), -1, dtype=np.int64), np.zeros(len(ids), dtype=np.float64)
+        if len(ids):
+            sides = [self._side(sketches, name) for name in _SIDES[self.criterion]]
+            _greedy(sides, ranking(sketches), self.threshold, twin, score)
+        rows = np.flatnonzero(twin >= 0)
+        found = pl.DataFrame({"row": rows, "twin": ids.gather(twin[rows]), "score": score[rows]})
+        detail = pl.format("cosine of {} {} >= {}", pl.lit(self.criterion), pl.col("score").round(3), self.threshold)
+        return Decision(found.with_columns(code=pl.lit("semantic-duplicate"), detail=detail))
+
+    def _side(self, sketches: Sequence[pl.DataFrame], name: str) -> _Side:
+        columns = [sketch[name] for sketch in sketches]
+        numbers = np.concatenate([sketch[f"numbers_{name}"].to_numpy() for sketch in sketches])
+        if not self.same_numbers:
+            numbers = np.zeros_like(numbers)
+        if self.model:
+            full = [column for column in columns if len(column)]
+            return _Side(np.concatenate([np.stack(column.to_list()).astype(np.int8) for column in full]), None, numbers)
+        sets = rarity(columns)
+        return _Side(projected(sets), sets, numbers)
+
+
+class _Side:
+    """One side of all rows: vectors that find candidates, and what decides on them."""
+
+    def __init__(self, vectors: Bytes, sets: Sets | None, numbers: npt.NDArray[Any]) -> None:
+        self.vectors, self.sets, self.numbers = vectors, sets, numbers
+        self.lengths = np.array([np.sqrt(float(v @ v)) for v in vectors.astype(np.int64)])
+        self.margin = _MARGIN if sets is not None else 1e-6
+        self.empty = self.lengths == 0 if sets is None else sets.norms == 0
+
+    def near(self, rows: I64, others: I64, threshold: float) -> tuple[I64, I64]:
+        """Pairs of `rows` and `others` (places in both) whose vectors may be near."""
+        products = self.vectors[rows].astype(np.float32) @ self.vectors[others].astype(np.float32).T
+        limit = (threshold - self.margin) * np.maximum(self.lengths[rows], 1.0)[:, None]
+        left, right = np.nonzero(products >= (limit * np.maximum(self.lengths[others], 1.0)[None, :]))
+        return left, right
+
+    def cosine(self, left: I64, right: I64) -> F64:
+        """Cosines of pairs of rows; 1 where both are empty, 0 where one is or where their numbers differ."""
+        if self.sets is None:
+            dots = (self.vectors[left].astype(np.int64) * self.vectors[right].astype(np.int64)).sum(axis=1)
+            squares = self.lengths[left] * self.lengths[right]
+        else:
+            dots, norms = np.zeros(len(left), dtype=np.int64), self.sets.norms
+            shared_weight(self.sets.values, self.sets.offsets, self.sets.weights, left, right, dots)
+            squares = np.sqrt(norms[left].astype(np.float64)) * np.sqrt(norms[right].astype(np.float64))
+        found = np.minimum(1.0, np.round(dots / np.maximum(squares, 1.0), 9))
+        found[self.empty[left] & self.empty[right]] = 1.0
+        found[self.numbers[left] != self.numbers[right]] = 0.0
+        return np.asarray(found, dtype=np.float64)
+
+
+def _greedy(sides: Sequence[_Side], order: I64, threshold: float, twin: I64, score: F64) -> None:
+    """Go through the rows in `order`; remove a row that is near a row kept before it, keep it otherwise."""
+    order = order[~sides[0].empty[order]]  # nothing is said of rows that ask nothing
+    kept: I64 = np.empty(len(order), dtype=np.int64)
+    many = 0
+    for start in range(0, len(order), _BLOCK):
+        block = order[start : start + _BLOCK]
+        for first in range(0, many, _KEPT):
+            older = kept[first : min(many, first + _KEPT)]
+            left, right, found = _pairs(sides, block, older, threshold)
+            for row, other, near in zip(block[left].tolist(), older[right].tolist(), found.tolist(), strict=True):
+                if near > score[row]:
+                    twin[row], score[row] = other, near
+        left, right, found = _pairs(sides, block, block, threshold)
+        earlier = right < left
+        for at, by, near in zip(left[earlier], right[earlier], found[earlier], strict=True):
+            row, other = block[at], block[by]
+            if twin[other] < 0 and near > score[row]:
+                twin[row], score[row] = other, near
+        stay = block[twin[block] < 0]
+        kept[many : many + len(stay)] = stay
+        many += len(stay)
+
+
+def _pairs(sides: Sequence[_Side], rows: I64, others: I64, threshold: float) -> tuple[I64, I64, F64]:
+    """Pairs that are near on every side, by row and then by the claim of the other; the lowest of their cosines."""
+    left, right = sides[0].near(rows, others, threshold)
+    found = np.ones(len(left), dtype=np.float64)
+    for side in sides:
+        found = np.minimum(found, side.cosine(rows[left], others[right]))
+        near = found >= threshold
+        left, right, found = left[near], right[near], found[near]
+    return left, right, found

@@ -1,0 +1,179 @@
+"""Vectors of texts, made so that every comparison of two of them is exact arithmetic on whole numbers.
+
+Without a model a text is the set of its words and word pairs (characters and pairs of them in Chinese and the like),
+each weighted by how rare it is in the dataset (TF-IDF with the frequency left out); a random projection to 256 signed
+bytes finds the candidates, and the weighted sets themselves decide. With a sentence-embedding model a text is the
+model's vector in signed bytes. Products of bytes are summed exactly by 32-bit floats up to 1,024 dimensions, so a
+result depends neither on the linear algebra library nor on the size of a block.
+"""
+
+# Kernels take what numba infers, so they are not annotated.
+# mypy: disable-error-code="no-untyped-def"
+# ruff: noqa: ANN001, ANN202
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numba
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from sft_data.dedup.shingles import shingle_sets
+from sft_data.errors import ConfigError
+
+__all__ = ["WIDTH", "Sets", "embed", "features", "projected", "quantised", "rarity", "shared_weight"]
+
+WIDTH = 256  # dimensions of a projection: cosines of 0.9 are met within 0.012 (one standard deviation)
+MOST_DIMENSIONS = 1024  # 127 * 127 * 1024 < 2**24, below which 32-bit floats hold every whole number
+_BUCKETS = 1 << 20  # features are counted by their hash in so many places
+_PAIR = np.uint32(0x9E3779B9)
+
+Bytes = npt.NDArray[np.int8]
+I64 = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Sets:
+    """The features of all texts, text behind text, each text's sorted; and each feature's weight."""
+
+    values: npt.NDArray[np.uint32]
+    offsets: I64
+    weights: I64  # of each place of the table of features, in thousandths
+    norms: I64  # of each text: the sum of its squared weights
+
+
+def features(texts: pl.Series) -> pl.Series:
+    """Hashes of the units and pairs of units of each text: sorted, each once; none for an empty text."""
+    single, double = (shingle_sets([texts], n) for n in (1, 2))
+    counts = single.counts + double.counts
+    owner = np.concatenate([np.repeat(np.arange(len(texts)), each.counts) for each in (single, double)])
+    hashes = np.concatenate([single.values.astype(np.uint32), double.values.astype(np.uint32) ^ _PAIR])
+    ordered = hashes[np.lexsort((hashes, owner))]
+    groups = pl.DataFrame({"owner": np.repeat(np.arange(len(texts)), counts), "value": ordered}).unique(
+        maintain_order=True
+    )
+    lists = groups.group_by("owner", maintain_order=True).agg("value")
+    every = pl.DataFrame({"owner": np.arange(len(texts))}).join(lists, on="owner", how="left", maintain_order="left")
+    none = pl.lit([], dtype=pl.List(pl.UInt32))
+    return every.select(pl.col("value").cast(pl.List(pl.UInt32)).fill_null(none)).to_series()
+
+
+def rarity(columns: list[pl.Series]) -> Sets:
+    """The sets of all shards, weighted by log((1 + texts) / (1 + texts with the feature)) + 1."""
+    values = np.concatenate([column.explode(empty_as_null=False).to_numpy() for column in columns]).astype(np.uint32)
+    sizes = np.concatenate([column.list.len().to_numpy() for column in columns]).astype(np.int64)
+    offsets = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(sizes)])
+    often = np.bincount(values & (_BUCKETS - 1), minlength=_BUCKETS)
+    weights = np.rint(1000 * (np.log((1 + len(sizes)) / (1 + np.minimum(often, len(sizes)))) + 1)).astype(np.int64)
+    norms = np.zeros(len(sizes), dtype=np.int64)
+    _norms(values, offsets, weights, norms)
+    return Sets(values, offsets, weights, norms)
+
+
+def projected(sets: Sets) -> Bytes:
+    """The weighted sets in 256 signed bytes: each feature adds its weight at four places with signs of its own."""
+    out = np.zeros((len(sets.norms), WIDTH), dtype=np.int8)
+    _project(sets.values, sets.offsets, sets.weights, out)
+    return out
+
+
+def quantised(vectors: npt.NDArray[np.floating[Any]]) -> Bytes:
+    """Each vector scaled so that its largest part is 127, in signed bytes."""
+    largest = np.abs(vectors).max(axis=1, keepdims=True)
+    return np.rint(vectors * (127.0 / np.where(largest > 0, largest, 1.0))).astype(np.int8)
+
+
+def embed(texts: pl.Series, model: str) -> Bytes:
+    """The model's vector of each text. Texts go through it one by one on one thread: a batch would change last bits.
+
+    Raises ConfigError where the extra is not installed, or the model is not there or too wide.
+    """
+    import torch
+
+    encoder = _load(model)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        found = encoder.encode(texts.to_list(), batch_size=1, show_progress_bar=False, convert_to_numpy=True)
+    finally:
+        torch.set_num_threads(threads)
+    found = np.asarray(found, dtype=np.float64).reshape(len(texts), -1)
+    if found.shape[1] > MOST_DIMENSIONS:
+        raise ConfigError("model", [f"{model!r} has {found.shape[1]} dimensions; up to {MOST_DIMENSIONS} are possible"])
+    found[(texts.str.strip_chars() == "").to_numpy()] = 0.0
+    return quantised(np.round(found, 5))
+
+
+@lru_cache(maxsize=1)
+def _load(model: str) -> Any:  # noqa: ANN401  # an optional library
+    try:
+        library = importlib.import_module("sentence_transformers")
+    except ImportError as error:
+        told = "embedding models need the extra `semantic`: pip install 'sft-data[semantic]'"
+        raise ConfigError("model", [told]) from error
+    try:
+        return library.SentenceTransformer(
+            model, device="cpu", trust_remote_code=False, model_kwargs={"use_safetensors": True}
+        )
+    except (OSError, ValueError) as error:
+        told = f"{model!r} cannot be loaded as a sentence-embedding model: {str(error).splitlines()[0]}"
+        raise ConfigError("model", [told]) from error
+
+
+@numba.njit(cache=True, nogil=True)
+def _norms(values, offsets, weights, norms):
+    mask = np.uint32(len(weights) - 1)
+    for text in range(len(norms)):
+        for at in range(offsets[text], offsets[text + 1]):
+            weight = weights[values[at] & mask]
+            norms[text] += weight * weight
+
+
+@numba.njit(cache=True, nogil=True)
+def _project(values, offsets, weights, out):
+    mask = np.uint32(len(weights) - 1)
+    width = np.uint64(out.shape[1])
+    sums = np.zeros(out.shape[1], dtype=np.int64)
+    for text in range(out.shape[0]):
+        sums[:] = 0
+        for at in range(offsets[text], offsets[text + 1]):
+            x = np.uint64(values[at]) * np.uint64(0x9E3779B97F4A7C15)
+            x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+            x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+            x ^= x >> np.uint64(31)
+            for turn in range(4):
+                bits = x >> np.uint64(16 * turn)
+                place = np.int64((bits >> np.uint64(1)) % width)
+                weight = weights[values[at] & mask]
+                sums[place] += weight if bits & np.uint64(1) else -weight
+        largest = np.int64(1)
+        for place in range(len(sums)):
+            largest = max(largest, abs(sums[place]))
+        for place in range(len(sums)):
+            out[text, place] = np.int8(np.rint(sums[place] * 127 / largest))
+
+
+@numba.njit(cache=True, nogil=True)
+def shared_weight(values, offsets, weights, left, right, out) -> None:
+    """Of each pair of texts the sum of the squared weights of their common features."""
+    mask = np.uint32(len(weights) - 1)
+    for pair in range(len(left)):
+        a, a_end = offsets[left[pair]], offsets[left[pair] + 1]
+        b, b_end = offsets[right[pair]], offsets[right[pair] + 1]
+        total = np.int64(0)
+        while a < a_end and b < b_end:
+            if values[a] == values[b]:
+                weight = weights[values[a] & mask]
+                total += weight * weight
+                a += 1
+                b += 1
+            elif values[a] < values[b]:
+                a += 1
+            else:
+                b += 1
+        out[pair] = total

@@ -1,0 +1,141 @@
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from sft_data.dedup import semantic
+from sft_data.dedup.semantic import SemanticDedup
+from sft_data.dedup.shingles import shingle_sets
+from sft_data.dedup.vectors import features, projected, rarity
+from sft_data.errors import ConfigError
+from sft_data.stage import apply_decision, run_dataset_stage
+from tests.frames import chat, conversations, ids
+
+WORDS = ["red", "blue", "green", "river", "stone", "bird", "lamp", "cloud", "paper", "chair", "window", "song"]
+WORDS += ["bread", "salt", "horse", "letter", "door", "glass"]
+
+
+def texts(count: int, seed: int) -> list[str]:
+    """Random texts, each third one a copy of an earlier one with some words changed or moved."""
+    random = np.random.default_rng(seed)
+    made = [" ".join(random.choice(WORDS, 14)) for _ in range(count)]
+    for at in range(3, count, 3):
+        words = made[int(random.integers(at))].split()
+        for _ in range(int(random.integers(0, 3))):
+            words[int(random.integers(14))] = str(random.choice(WORDS))
+        made[at] = " ".join(words)
+    return made
+
+
+def frame_of(made: list[str]) -> pl.DataFrame:
+    return conversations(*[chat(str(i), text, f"Tell of {text}") for i, text in enumerate(made)])
+
+
+def cosines(said: pl.Series) -> np.ndarray[Any, Any]:
+    """By hand: sets of units and pairs of units, weighted by rarity."""
+    sets = []
+    for text in said:
+        one, two = (shingle_sets([pl.Series([text])], n).values.tolist() for n in (1, 2))
+        sets.append({("1", v & 0xFFFFFFFF) for v in one} | {("2", v & 0xFFFFFFFF) for v in two})
+    often: dict[Any, int] = {}
+    for each in sets:
+        for feature in each:
+            often[feature] = often.get(feature, 0) + 1
+    weight = {f: round(1000 * (math.log((1 + len(sets)) / (1 + n)) + 1)) ** 2 for f, n in often.items()}
+    norm = [math.sqrt(sum(weight[f] for f in each)) for each in sets]
+    return np.array(
+        [[sum(weight[f] for f in a & b) / (norm[i] * norm[j]) for j, b in enumerate(sets)] for i, a in enumerate(sets)]
+    )
+
+
+@pytest.mark.parametrize("threshold", [0.6, 0.9])
+@pytest.mark.parametrize("block", [7, 1024])
+def test_semantic_dedup_decides_as_brute_force_does(
+    threshold: float, block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(semantic, "_BLOCK", block)
+    monkeypatch.setattr(semantic, "_KEPT", 2 * block)
+    made = texts(150, seed=4)
+    truth = cosines(pl.Series(made))
+    kept: list[int] = []
+    twin: dict[int, tuple[int, float]] = {}
+    for row in range(len(made)):
+        best = max(((truth[row][k], -k) for k in kept), default=(0.0, 0))
+        if best[0] >= threshold:
+            twin[row] = (-best[1], best[0])
+        else:
+            kept.append(row)
+    assert len(twin) > 5
+    found = run_dataset_stage(SemanticDedup(threshold=threshold, criterion="answer"), _answers_only(made)).rejected
+    told = {int(row): int(by) for row, by in found.select("id", "twin").rows()}
+    assert told == {row: by for row, (by, _) in twin.items()}
+    scores = dict(found.select(pl.col("id").cast(pl.Int64), "score").rows())
+    assert scores == pytest.approx({row: near for row, (_, near) in twin.items()}, abs=1e-6)
+
+
+def _answers_only(made: list[str]) -> pl.DataFrame:
+    return conversations(*[chat(str(i), text, f"Question {i}") for i, text in enumerate(made)])
+
+
+def test_semantic_dedup_says_the_same_for_any_cut_into_shards() -> None:
+    frame, stage = frame_of(texts(90, seed=5)), SemanticDedup(threshold=0.7)
+    whole = run_dataset_stage(stage, frame)
+    assert whole.rejected.height > 3
+    for size in (1, 13, 40):
+        sketches = [stage.sketch(frame.slice(at, size)) for at in range(0, frame.height, size)]
+        cut = apply_decision(stage, frame, stage.decide(sketches))
+        assert cut.rejected.equals(whole.rejected)
+
+
+def test_semantic_dedup_finds_words_in_another_order_in_english_and_chinese() -> None:
+    frame = conversations(
+        chat("a", "Rust forms where iron meets water and oxygen.", "Why does old iron rust in the rain?"),
+        chat("b", "Where iron meets oxygen and water rust forms.", "Why in the rain does old iron rust?"),
+        chat("c", "铁遇到水和氧气就会生锈。", "为什么旧铁会在雨中生锈？"),
+        chat("d", "铁遇到氧气和水就会生锈。", "旧铁为什么会在雨中生锈？"),
+        chat("e", "It does not.", "Why does old iron rust in the rain?"),
+    )
+    outcome = run_dataset_stage(SemanticDedup(threshold=0.55), frame)
+    assert dict(outcome.rejected.select("id", "twin").rows()) == {"b": "a", "d": "c"}
+    assert set(outcome.rejected["code"]) == {"semantic-duplicate"}
+    assert ids(outcome.kept) == ["a", "c", "e"]
+
+
+def test_semantic_dedup_keeps_rows_that_differ_in_numbers_unless_told_otherwise() -> None:
+    frame = conversations(
+        chat("a", "The sum is 7, as anybody can see from here.", "What is the sum of 3 and 4 in the usual way?"),
+        chat("b", "The sum is 9, as anybody can see from here.", "What is the sum of 3 and 6 in the usual way?"),
+    )
+    assert run_dataset_stage(SemanticDedup(threshold=0.5), frame).rejected.is_empty()
+    assert ids(run_dataset_stage(SemanticDedup(threshold=0.5, same_numbers=False), frame).rejected) == ["b"]
+
+
+def test_semantic_dedup_keeps_the_preferred_row_and_leaves_empty_rows_alone() -> None:
+    said = "A lamp stands on the table beside the window."
+    frame = conversations(
+        chat("a", said, "Describe the room."),
+        chat("b", said, "Describe the room.", source="best"),
+        chat("x", "", ""),
+        chat("y", "", ""),
+    )
+    assert ids(run_dataset_stage(SemanticDedup(sources=("best",)), frame).rejected) == ["a"]
+
+
+def test_projections_meet_the_cosine_within_the_margin() -> None:
+    made = texts(200, seed=6)
+    sets = rarity([features(pl.Series(made))])
+    vectors = projected(sets).astype(np.float64)
+    near = (vectors @ vectors.T) / np.outer(*[np.linalg.norm(vectors, axis=1)] * 2)
+    truth = cosines(pl.Series(made))
+    high = truth > 0.9
+    assert (near[high] > truth[high] - semantic._MARGIN).mean() > 0.999
+
+
+@pytest.mark.slow  # loads torch
+def test_semantic_dedup_with_a_model_that_is_not_there_says_so(tmp_path: Path) -> None:
+    pytest.importorskip("sentence_transformers")
+    with pytest.raises(ConfigError, match="cannot be loaded as a sentence-embedding model"):
+        run_dataset_stage(SemanticDedup(model=str(tmp_path)), frame_of(["one two three"]))
