@@ -45,6 +45,9 @@ class SemanticDedup(StageConfig):
     safetensors are read. SemDeDup (Abbas et al., 2023) is the method; thresholds of models differ, so look at the
     pairs of a first run.
 
+    The default is for TF-IDF: of 200 rows of Alpaca planted again with two words of each turn swapped among 10,000, 0.9
+    finds 27, 0.8 88 and 0.7 145, each with its right twin; 0.7 removes one pair beside them. A model wants another.
+
     All rows are compared with all kept rows, block by block: memory is 256 bytes a row and its features, time grows
     with the square of the rows.
     """
@@ -55,7 +58,7 @@ class SemanticDedup(StageConfig):
     codes: ClassVar[Mapping[str, str]] = {"semantic-duplicate": "means nearly the same as the row named as its twin"}
 
     kind: Literal["semantic-dedup"] = "semantic-dedup"
-    threshold: float = Field(0.9, gt=0.1, le=1.0, description="cosine similarity from which on texts are near")
+    threshold: float = Field(0.7, gt=0.1, le=1.0, description="cosine similarity from which on texts are near")
     criterion: Literal["prompt-and-answer", "conversation", "prompt", "answer"] = Field(
         "prompt-and-answer", description="what has to be near: prompt and answer, the conversation as one, or one side"
     )

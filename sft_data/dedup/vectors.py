@@ -145,17 +145,14 @@ def _project(values, offsets, weights, out):
             x = np.uint64(values[at]) * np.uint64(0x9E3779B97F4A7C15)
             x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
             x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-            x ^= x >> np.uint64(31)
+            x = x ^ (x >> np.uint64(31))
             for turn in range(4):
                 bits = x >> np.uint64(16 * turn)
                 place = np.int64((bits >> np.uint64(1)) % width)
                 weight = weights[values[at] & mask]
                 sums[place] += weight if bits & np.uint64(1) else -weight
-        largest = np.int64(1)
-        for place in range(len(sums)):
-            largest = max(largest, abs(sums[place]))
-        for place in range(len(sums)):
-            out[text, place] = np.int8(np.rint(sums[place] * 127 / largest))
+        largest = max(1, np.abs(sums).max())
+        out[text] = np.rint(sums * 127 / largest).astype(np.int8)
 
 
 @numba.njit(cache=True, nogil=True)
