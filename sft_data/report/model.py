@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from sft_data.store.manifest import InputFile, TokenizerEntry
 
@@ -180,6 +180,15 @@ class Packing(_Model):
     fill: float = Field(description="tokens / slots")
     rows_per_pack: float
     histogram: Distribution
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_an_older_report(cls, given: Any) -> Any:  # noqa: ANN401 - whatever a file holds
+        """Reports written before there were other methods than packs counted no slots: they follow from the packs."""
+        if isinstance(given, dict) and "slots" not in given and {"packs", "pack_length", "tokens"} <= set(given):
+            slots = given["packs"] * given["pack_length"]
+            return given | {"slots": slots, "padding": slots - given["tokens"]}
+        return given
 
     @property
     def told(self) -> str:
