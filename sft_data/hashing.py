@@ -15,6 +15,7 @@ from typing import Any
 
 import numba
 import numpy as np
+import polars as pl
 import pyarrow as pa
 from numpy.typing import NDArray
 
@@ -209,7 +210,7 @@ def hash_structs(messages: pa.LargeListArray, names: Sequence[str], tools: pa.La
     `messages`: lists of structs, none of them null, whose fields `names` are large strings; further fields are
     written as null. `tools`: large strings, one a row.
     """
-    turns = np.asarray(messages.offsets)
+    turns = np.frombuffer(messages.buffers()[1], np.int64)[messages.offset :][: len(messages) + 1]
     structs = messages.values
     kinds = structs.type
     texts = [structs.field(name) for name in names]
@@ -231,8 +232,8 @@ def hash_structs(messages: pa.LargeListArray, names: Sequence[str], tools: pa.La
         *_column(tools),
         out,
     )
-    offsets = pa.array(np.arange(0, 32 * len(messages) + 1, 32, dtype=np.int64))
-    return pa.LargeStringArray.from_buffers(len(messages), offsets.buffers()[1], pa.py_buffer(out))
+    offsets = np.arange(0, 32 * len(messages) + 1, 32, dtype=np.int64)
+    return pa.LargeStringArray.from_buffers(len(messages), pa.py_buffer(offsets), pa.py_buffer(out))
 
 
 def _column(texts: pa.LargeStringArray) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.bool_]]:
@@ -242,7 +243,7 @@ def _column(texts: pa.LargeStringArray) -> tuple[NDArray[np.uint8], NDArray[np.i
     return (
         _frozen(np.frombuffer(data, np.uint8) if data else np.zeros(0, np.uint8)),
         _frozen(offsets if len(offsets) else np.zeros(len(texts) + 1, np.int64)),
-        _frozen(np.array(texts.is_valid()) if texts.null_count else np.zeros(0, np.bool_)),
+        _frozen(pl.Series(texts.is_valid()).to_numpy() if texts.null_count else np.zeros(0, np.bool_)),
     )
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 
-import numpy as np
 import polars as pl
 
 from sft_data.errors import StageError
@@ -189,9 +188,8 @@ def content_hash(frame: pl.DataFrame) -> pl.Series:
         return _hash_one_by_one(frame)
     hashed = pl.Series("content_hash", hash_structs(messages, _TEXTS, frame["tools"].to_arrow()), dtype=pl.String)
     # JSON writes a number as polars does; rows that hold one are few.
-    weighted = np.flatnonzero(messages.values.field("weight").is_valid())
-    rows = np.unique(np.searchsorted(np.asarray(messages.offsets), weighted, side="right") - 1)
-    rows = rows[(rows >= 0) & (rows < frame.height)]
+    weighted = frame["messages"].list.eval(pl.element().struct.field("weight").is_not_null()).list.any()
+    rows = weighted.fill_null(value=False).arg_true()
     return hashed.scatter(rows, _hash_one_by_one(frame[rows])) if len(rows) else hashed
 
 

@@ -13,6 +13,8 @@ from sft_data.tokenize.weights import Weights
 
 __all__ = ["Exchange", "Sample", "Talk", "exchanges", "per_turn", "segments", "trimmed"]
 
+_JOINT = 8  # tokens that an exchange may need less alone than behind another: line feeds, a separator
+
 
 class Talk(NamedTuple):
     """A row of the frame as templates read it."""
@@ -78,11 +80,12 @@ def segments(
     """A sample of `length` tokens cut between exchanges so that each part may have `room`; and the tokens lost.
 
     An exchange that has no room even alone is lost, and so is a last question without an answer. How many tokens a part
-    really has is only known when it is encoded: one that is still too long is cut again.
+    really has is only known when it is encoded: one that is still too long is cut again, and lost where it is one
+    exchange. So an exchange near the limit is tried rather than given up.
     """
     overhead = max(0, length - sum(size.tokens for size in sizes))
     answered = [s for s in sizes if any(m["role"] == "assistant" for m in talk.messages[s.start : s.stop])]
-    fitting = [size for size in answered if size.tokens + overhead <= room]
+    fitting = [size for size in answered if size.tokens - _JOINT <= room]
     groups: list[list[Exchange]] = []
     for size in fitting:
         follows = bool(groups) and groups[-1][-1].stop == size.start
