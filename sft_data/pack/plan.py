@@ -64,7 +64,7 @@ class Pack(BaseModel):
     )
     window: int = Field(100_000, ge=1, description="rows that multipack packs at a time (Axolotl's group size)")
     batch_rows: int = Field(
-        8, ge=1, description="rows of a batch for none, sorted and buckets; train with `batch_packs`"
+        8, ge=1, description="rows of a batch for none, sorted and buckets; training takes it as `batch_packs`"
     )
     multiple: int = Field(64, ge=1, description="buckets: widths are multiples of this many tokens")
 

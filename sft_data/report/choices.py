@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
+from sft_data.chat.template import template_text
 from sft_data.report.charts import number, percent
 from sft_data.report.model import Choice
 from sft_data.store.layout import scan_table
 from sft_data.store.manifest import Manifest
+from sft_data.tokenize.tokenizer import TEKKEN_TEMPLATE
 
 __all__ = ["token_choices"]
 
@@ -40,7 +43,7 @@ def token_choices(folder: Path, manifest: Manifest) -> list[Choice]:
         return []
     costs = _costs(folder)
     return [
-        Choice(name="Chat template", told=_template(settings, costs)),
+        Choice(name="Chat template", told=_template(settings, costs, manifest)),
         Choice(name="Learnt", told=_learnt(settings)),
         Choice(name="Samples", told=_samples(settings, costs, manifest.counts.tokens)),
         Choice(
@@ -56,12 +59,21 @@ def _costs(folder: Path) -> dict[str, tuple[int, int]]:
     return {code: (rows, total) for code, rows, total in found.iter_rows()}
 
 
-def _template(settings: Mapping[str, Any], costs: Mapping[str, tuple[int, int]]) -> str:
-    told = settings.get("template") or "the tokenizer's own"
+def _template(settings: Mapping[str, Any], costs: Mapping[str, tuple[int, int]], manifest: Manifest) -> str:
+    told = settings.get("template") or _unnamed(manifest)
     if "earlier-reasoning" not in costs:
         return told
     rows, tokens = costs["earlier-reasoning"]
     return f"{told}; it shows the reasoning of turns before the last: {number(tokens)} tokens in {number(rows)} rows"
+
+
+def _unnamed(manifest: Manifest) -> str:
+    """The template where the pipeline names none: a tekken folder brings none, and is written with a named one."""
+    text = template_text(TEKKEN_TEMPLATE)
+    used = manifest.tokenizer.template_sha256 if manifest.tokenizer else None
+    if text is not None and used == hashlib.sha256(text.encode()).hexdigest():
+        return TEKKEN_TEMPLATE
+    return "the tokenizer's own"
 
 
 def _learnt(settings: Mapping[str, Any]) -> str:

@@ -19,11 +19,12 @@ from sft_data.chat.template import ChatTemplate, named_templates, template_text
 from sft_data.errors import TokenizerError
 from sft_data.tokenize.tekken import CONFIG, byte_alphabet, tokenizer_json
 
-__all__ = ["LoadedTokenizer", "TokenBytes", "find_tokenizer", "load_tokenizer", "read_template"]
+__all__ = ["TEKKEN_TEMPLATE", "LoadedTokenizer", "TokenBytes", "find_tokenizer", "load_tokenizer", "read_template"]
 
 # The files that make a tokenizer. The first must be there, or else TEKKEN, out of which it is made.
 FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json")
 TEKKEN = "tekken.json"
+TEKKEN_TEMPLATE = "mistral-tekken"  # where a tekken folder brings no chat template, which it mostly does not
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,7 @@ def _load(tokenizer: str, template: str | None, _: object) -> LoadedTokenizer:
     if "tokenizer.json" not in files and (folder / TEKKEN).is_file():
         files["tokenizer.json"] = tokenizer_json((folder / TEKKEN).read_bytes())
         files.setdefault("tokenizer_config.json", CONFIG)
-        template = template or (None if "chat_template.jinja" in files else "mistral-tekken")
+        template = template or (None if "chat_template.jinja" in files else TEKKEN_TEMPLATE)
     if "tokenizer.json" not in files:
         raise TokenizerError(
             f"{folder} has no tokenizer.json (a fast tokenizer in the format of `tokenizers`) and no tekken.json"

@@ -77,7 +77,12 @@ class TrainConfig(_Settings):
     max_grad_norm: float = Field(1.0, ge=0, description="gradients are scaled down to this norm; 0: never")
     epochs: float = Field(3.0, gt=0, description="passes over the packs; ignored where max_steps is given")
     max_steps: int | None = Field(None, ge=1, description="optimizer steps, instead of epochs")
-    batch_packs: int = Field(1, ge=1, description="packs in one forward pass on one device")
+    batch_packs: int = Field(
+        1,
+        ge=1,
+        description="packs in one forward pass on one device; left out: 1, or the version's `pack.batch_rows` where "
+        "its rows stand alone, which it must divide",
+    )
     gradient_accumulation: int = Field(8, ge=1, description="forward passes for one optimizer step")
     loss: Literal["token-mean", "conversation-mean"] = Field(
         "token-mean",

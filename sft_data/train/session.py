@@ -107,6 +107,7 @@ def _open(config: TrainConfig, version: Path, manifest: Manifest, out: Path, nam
     if not len(found.trainable):
         raise TrainError(f"{version}: no token of its {len(rows)} rows is supervised; look at `tokenize.train_on`")
     packing = pack_settings(manifest.pipeline, entry.pack_length) if config.rows == "packs" else None
+    config = _batched(config, packing, version)
     group = 1 if packing is None else packing.group
     args = _arguments(config, out, -(-len(found.trainable) // group) * group)
 
@@ -115,6 +116,25 @@ def _open(config: TrainConfig, version: Path, manifest: Manifest, out: Path, nam
             progress(line)
 
     return _Run(name, config, version, manifest, entry, out, rows, found, args, say, packing)
+
+
+def _batched(config: TrainConfig, packing: Pack | None, version: Path) -> TrainConfig:
+    """The settings with the batches that the version was laid out for; TrainError where others are asked for.
+
+    A batch across two of the version's pads short rows to long ones and mixes buckets; a part of one does neither.
+    """
+    if packing is None or not packing.alone:
+        return config
+    if "batch_packs" not in config.model_fields_set:
+        return config.model_copy(update={"batch_packs": packing.batch_rows})
+    if packing.batch_rows % config.batch_packs:
+        raise TrainError(
+            f"batch_packs: {config.batch_packs} does not divide the batches of {packing.batch_rows} rows that "
+            f"{version} is laid out in (`pack.method: {packing.method}`, `pack.batch_rows`): batches would run across "
+            f"their borders; leave it out to take {packing.batch_rows}, give a divisor of it, or build with "
+            f"`pack.batch_rows: {config.batch_packs}`"
+        )
+    return config
 
 
 def _arguments(config: TrainConfig, out: Path, packs: int) -> TrainingArguments:

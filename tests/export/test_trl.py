@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from sft_data.errors import TrainError
 from sft_data.export.targets import export_to
 from sft_data.pack.plan import METHODS
 from sft_data.store.layout import arrow_batches, stream_files
@@ -48,10 +49,12 @@ def by_hand(model, version: Path) -> float:
     return total / count
 
 
-def own_step(model, version: Path, folder: Path, *, batch_packs: int = 1, rows: str = "packs") -> float:
+def own_step(model, version: Path, folder: Path, *, batch_packs: int | None = None, rows: str = "packs") -> float:
     """Loss of the first step of this project's training stage, which takes the whole split."""
     split = load_manifest(version).counts.splits["train"]
-    passes = -(-(split.packs if rows == "packs" else split.rows) // batch_packs)
+    planned = load_manifest(version).pipeline["pack"]
+    there = planned.get("batch_rows", 8) if rows == "packs" and planned.get("method") in ALONE else 1
+    passes = -(-(split.packs if rows == "packs" else split.rows) // (batch_packs or there))
     model.save_pretrained(folder / "start")
     config = TrainConfig(
         model=str(folder / "start"),
@@ -59,7 +62,7 @@ def own_step(model, version: Path, folder: Path, *, batch_packs: int = 1, rows: 
         max_steps=1,
         eval_every=9,
         rows=rows,
-        batch_packs=batch_packs,
+        **({} if batch_packs is None else {"batch_packs": batch_packs}),
         gradient_accumulation=passes,
     )
     return train(config, version, folder / "run").train_loss_first
@@ -79,8 +82,18 @@ def test_one_step_of_this_projects_training_has_the_loss_of_the_rows_alone(versi
 @pytest.mark.parametrize("method", [m for m in METHODS if m != "best-fit"])
 def test_every_way_of_packing_is_trained_on_with_the_same_loss(tmp_path, model, wanted, method):
     version = made(tmp_path, method=method)
-    told = own_step(model, version, tmp_path, batch_packs=8 if method in ALONE else 1)
+    told = own_step(model, version, tmp_path)
     assert told == pytest.approx(wanted, abs=1e-5)
+
+
+def test_batches_of_rows_that_stand_alone_are_not_cut_across(tmp_path, model, wanted):
+    version = made(tmp_path, method="sorted", batch_rows=6)
+    assert own_step(model, version, tmp_path / "part", batch_packs=3) == pytest.approx(wanted, abs=1e-5)
+    for wrong in (4, 12):
+        with pytest.raises(
+            TrainError, match=rf"batch_packs: {wrong} does not divide the batches of 6 rows.*leave it out"
+        ):
+            own_step(model, version, tmp_path / f"{wrong}", batch_packs=wrong)
 
 
 @pytest.mark.parametrize("to", ["trl", "trl-packed"])

@@ -14,13 +14,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
+from sft_data.build import build
 from sft_data.errors import TokenizerError
+from sft_data.pipeline import parse_pipeline
+from sft_data.report.choices import token_choices
 from sft_data.stage import Outcome, run_stage
 from sft_data.store.manifest import TokenizerEntry
+from sft_data.store.read import load_manifest
 from sft_data.tokenize.engine import HOSTILE
 from sft_data.tokenize.stage import Tokenize, describe
 from sft_data.tokenize.tekken import tokenizer_json
 from tests.frames import chat, conversations, needs_shared, talk, turn
+from tests.tokenize.makers import CALLING, byte_tokenizer
 from tests.tokenize.reading import proofs, trained_texts
 from tests.tokenize.test_real_data import alpaca, answers, chinese, dialogues, tool_calls, weighted
 
@@ -109,6 +114,21 @@ def test_folder_with_a_tekken_file_alone_tokenizes_with_its_template(folder: str
     assert (ids[0], ids.count(1), ids.count(2), ids.count(3)) == (1, 1, 1, 1)  # <s>, </s>, [INST]: the template's own
     told: TokenizerEntry = describe(Tokenize(tokenizer=folder))
     assert (told.vocab_size, told.pad_token_id, told.stop_token_ids) == (SMALL["config"]["default_vocab_size"], 11, [2])
+
+
+def test_report_names_the_template_that_a_bare_tekken_folder_is_written_with(folder: str, tmp_path: Path):
+    lines = [{"instruction": f"hello {n}", "output": "the world"} for n in range(3)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    told = {}
+    for name, tokenizer in {"bare": folder, "own": byte_tokenizer(tmp_path / "own", CALLING)}.items():
+        raw = {
+            "name": name,
+            "sources": [{"name": "s", "path": str(tmp_path / "rows.jsonl"), "format": "alpaca"}],
+            "tokenize": {"tokenizer": tokenizer, "max_length": 512},
+        }
+        built = build(parse_pipeline(raw, "pipeline"), tmp_path / "store")
+        told[name] = token_choices(Path(built.path), load_manifest(Path(built.path)))[0].told
+    assert told == {"bare": "mistral-tekken", "own": "the tokenizer's own"}
 
 
 def test_tekken_file_that_names_its_control_tokens_has_them(tmp_path: Path):
