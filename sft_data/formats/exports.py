@@ -1,8 +1,9 @@
 """Conversations -> the formats that other tools read: Alpaca, ShareGPT, messages, prompt/completion, records.
 
-What an export writes reads back as the same conversations. A row that a format cannot hold (a tool call in Alpaca, two
-rounds in a prompt/completion pair) is not bent: it is left out, with its reason. Every row carries its `id` and
-`source`, by which all else that is known of it is found again.
+What an export writes reads back as the same conversations, up to weights of turns that only repeat the default (1 on
+answers, 0 on the rest): a format without a place for weights leaves those out, and they read back as null. A row that
+a format cannot hold (a tool call in Alpaca, two rounds in a prompt/completion pair) is not bent: it is left out, with
+its reason. Every row carries its `id` and `source`, by which all else that is known of it is found again.
 """
 
 from __future__ import annotations
@@ -25,9 +26,10 @@ class CannotHold(Exception):  # noqa: N818 - not an error of the program: the ro
 
 
 def _plain_text(turn: Row, format_: str) -> str:
-    """The text of a turn that has nothing else."""
+    """The text of a turn that has nothing else; a weight that says what holds without it is nothing."""
+    default = 1.0 if turn["role"] == "assistant" else 0.0
     for name in ("tool_calls", "tool_call_id", "name", "weight"):
-        if turn[name] is not None:
+        if turn[name] is not None and not (name == "weight" and turn[name] == default):
             raise CannotHold(f"{format_} has no place for `{name}` of a turn")
     return _with_thoughts(turn)
 

@@ -97,12 +97,20 @@ ROUNDS = RowFormat(
     _rounds,
 )
 
-# ---- MOSS: {"meta_instruction": ..., "chat": {"turn_1": {"Human": ..., "MOSS": ...}}} --------------------------------
+# ---- MOSS: {"meta_instruction": ..., "chat": {"turn_1": {"Human": ..., "MOSS": ...}}}, or plain_text -----------------
 
 _MOSS_MARK = re.compile(r"\A\s*<\|[\w ]+\|>\s*:\s*|\s*<eo[a-z]>\s*\Z")
 
 
+# plain: "[Human]: question<eoh> [MOSS]: answer<eom>", also with <|Human|> for [Human]
+_MOSS_SPEAKS = re.compile(r"(?:\A|<eo[a-z]>)\s*(?:\[(\w[\w ]*)\]|<\|(\w[\w ]*)\|>)[ \t]*:[ \t]*")
+_MOSS_ROLE = {"human": "user", "moss": "assistant"}
+
+
 def _moss(value: dict[str, Json], fields: Fields) -> Talk:
+    _, text, _ = fields.names(tuple(value))
+    if text is not None and isinstance(value[text], str):
+        return Talk(_system(value, fields) + _moss_turns(value[text]))
     chat = _needed(value, fields, "chat", dict)
     turns = _system(value, fields)
     for name, each in sorted(chat.items(), key=lambda item: _trailing_number(item[0])):
@@ -120,6 +128,21 @@ def _moss(value: dict[str, Json], fields: Fields) -> Talk:
     return Talk(turns)
 
 
+def _moss_turns(text: str) -> list[Turn]:
+    """The turns of a plain text: a speaker at the start or behind a mark such as <eoh>; what else is said is text."""
+    marks = list(_MOSS_SPEAKS.finditer(text))
+    if not marks or marks[0].start():
+        raise NoTalk("wrong-role", "the text does not begin with a speaker such as `[Human]:`")
+    turns = []
+    for mark, end in zip(marks, [*(m.start() for m in marks[1:]), len(text)], strict=True):
+        who = mark[1] or mark[2]
+        role = _MOSS_ROLE.get(who.lower())
+        if role is None:
+            raise NoTalk("wrong-role", f"a turn is of {who[:40]!r}, neither Human nor MOSS")
+        turns.append(Turn(role, (_unmarked(text[mark.end() : end]) or "").strip()))
+    return turns
+
+
 def _trailing_number(name: str) -> int:
     digits = re.search(r"(\d{1,9})\Z", name)
     return int(digits[1]) if digits else 0
@@ -130,7 +153,9 @@ def _unmarked(text: Json) -> str | None:
     return _MOSS_MARK.sub("", text) if isinstance(text, str) else None
 
 
-MOSS = RowFormat({"chat": ("chat",), "system": ("meta_instruction", "system")}, _moss)
+MOSS = RowFormat(
+    {"chat": ("chat",), "text": ("plain_text", "text"), "system": ("meta_instruction", "prefix", "system")}, _moss
+)
 
 # ---- transcripts: "### Human: question ### Assistant: answer" --------------------------------------------------------
 
@@ -175,8 +200,6 @@ TRANSCRIPT = RowFormat({"text": ("text", "transcript", "chosen", "instruction"),
 
 # ---- OASST: {"prompt": {"text": ..., "role": "prompter", "replies": [...]}} ------------------------------------------
 
-_DEEPEST_TREE = 200  # messages below each other; the row's nesting is bounded by max_nesting anyway
-
 
 def thread_talk(value: dict[str, Json], fields: Fields) -> Talk:
     """The turns of a thread: prompters are users."""
@@ -205,14 +228,17 @@ def _threads_of(value: dict[str, Json]) -> list[dict[str, Json]]:
 
 
 def _paths(root: dict[str, Json]) -> Iterator[list[dict[str, Json]]]:
-    """Depth first, the best-ranked reply first; without recursion, since trees come from outside."""
+    """Depth first, the best-ranked reply first; without recursion, since trees come from outside.
+
+    No path is cut: a row nested deeper than `limits.max_nesting` (two levels a message) was rejected when it was read.
+    """
     stack: list[tuple[dict[str, Json], list[dict[str, Json]]]] = [(root, [])]
     while stack:
         node, above = stack.pop()
         path = [*above, node]
         replies = node.get("replies")
         below = [reply for reply in replies if isinstance(reply, dict)] if isinstance(replies, list) else []
-        if not below or len(path) >= _DEEPEST_TREE:
+        if not below:
             yield path
             continue
         below.sort(key=lambda reply: rank if isinstance(rank := reply.get("rank"), int) else 10**9)

@@ -36,7 +36,7 @@ TOOLS = '[{"name":"f","parameters":{"x":null}}]'
 def rows(draw: st.DrawFn, number: int) -> dict[str, Any]:
     turns = [turn("system", draw(texts))] if draw(st.booleans()) else []
     for _ in range(draw(st.integers(1, 2))):
-        turns.append(turn("user", draw(texts)))
+        turns.append(turn("user", draw(texts), weight=draw(st.sampled_from([None, None, None, 0.0, 1.0]))))
         if draw(st.integers(0, 4)) == 0:
             turns += [turn("assistant", "", tool_calls=draw(calls)), turn("tool", draw(texts))]
         reasoning = draw(st.none() | st.none() | texts)
@@ -74,6 +74,11 @@ def held_by(frame: pl.DataFrame, format_: str) -> pl.DataFrame:
     return frame.filter(pl.col("id").is_in(held))
 
 
+def default(turn: dict[str, Any]) -> float:
+    """The weight that holds where a turn names none: answers are learnt."""
+    return 1.0 if turn["role"] == "assistant" else 0.0
+
+
 @settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data(), st.sampled_from(sorted(EXPORTS)), st.sampled_from(["jsonl", "json", "parquet"]))
 def test_what_an_export_writes_reads_back_the_same(
@@ -87,7 +92,14 @@ def test_what_an_export_writes_reads_back_the_same(
         return
     back = read(path, format=READ_AS.get(format_, format_))
     assert back.rejected.height == 0
-    assert back.kept["content_hash"].to_list() == held["content_hash"].to_list()
+    expected = held["messages"].to_list()
+    if format_ != "messages":  # the others hold no weights: only those that repeat the default are left out
+        assert not any(turn["weight"] not in {None, default(turn)} for turns in expected for turn in turns)
+        expected = [[turn | {"weight": None} for turn in turns] for turns in expected]
+    else:
+        assert back.kept["content_hash"].to_list() == held["content_hash"].to_list()
+    assert back.kept["messages"].to_list() == expected
+    assert back.kept["tools"].to_list() == held["tools"].to_list()
     assert back.kept.select("category", "weight").equals(held.select("category", "weight"))
     assert [json.loads(extra)["id"] for extra in back.kept["extra"]] == held["id"].to_list()
 
@@ -185,6 +197,19 @@ def test_what_a_format_cannot_hold_is_named(tmp_path: Path, format_: str, row: d
     [(told, count)] = left_out.items()
     assert (reason in told, count) == (True, 1)
     assert json.loads(path.read_text())["id"] == "r2"
+
+
+@pytest.mark.parametrize("format_", ["alpaca", "sharegpt", "prompt-completion", "record"])
+def test_weights_that_repeat_the_default_keep_no_row_out(tmp_path: Path, format_: str) -> None:
+    said = [
+        talk(f"r{n}", turn("user", "q", weight=u), turn("assistant", "a", weight=a))
+        for n, (u, a) in enumerate([(0.0, 1.0), (None, 1.0), (0.0, None), (1.0, 1.0), (0.0, 0.0), (0.0, 0.5)])
+    ]
+    path, left_out = exported(tmp_path, conversations(*said), format_, "jsonl")
+    assert [json.loads(line)["id"] for line in path.read_text().splitlines()] == ["r0", "r1", "r2"]
+    assert left_out == {f"{format_} has no place for `weight` of a turn": 3}
+    back = read(path, format=READ_AS.get(format_, format_)).kept["messages"].to_list()
+    assert back == [[turn("user", "q"), turn("assistant", "a")]] * 3
 
 
 @needs_shared

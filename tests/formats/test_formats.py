@@ -99,6 +99,16 @@ SAID: dict[str, tuple[str, dict[str, Any], list[tuple[str, str]]]] = {
         },
         [(S, "s"), (U, "q"), (A, "a"), (U, "q2"), (A, "a2")],
     ),
+    "moss, plain text": (
+        "moss",
+        {"plain_text": "[Human]: q [MOSS]: r<eoh> [MOSS]: a\nb<eom> [Human]: q2<eoh> [MOSS]: a2<eom>", "prefix": "s"},
+        [(S, "s"), (U, "q [MOSS]: r"), (A, "a\nb"), (U, "q2"), (A, "a2")],
+    ),
+    "moss, plain text with marks": (
+        "moss",
+        {"text": "<|Human|>: q<eoh>\n<|MOSS|>: a<eom>\n"},
+        [(U, "q"), (A, "a")],
+    ),
     "transcript": ("transcript", {"text": "### Human: q: r### Assistant: a\nb"}, [(U, "q: r"), (A, "a\nb")]),
     "belle, several rounds": (
         "transcript",
@@ -267,6 +277,21 @@ def test_a_tree_becomes_its_threads_best_ranked_first(tmp_path: Path) -> None:
     assert spoken(result.kept) == [[(U, "q"), (A, "best"), (U, "q2"), (A, "a2")], [(U, "q"), (A, "second")]]
     assert result.kept["id"].to_list() == ["s:a.jsonl:0.0", "s:a.jsonl:0.1"]
     assert [json.loads(extra)["ranks"] for extra in result.kept["extra"]] == [[0, None, 0], [1]]
+
+
+@pytest.mark.parametrize(("limits", "longest"), [({}, 49), ({"max_nesting": 200}, 99)])
+def test_a_tree_is_read_in_full_or_rejected_never_cut(tmp_path: Path, limits: dict[str, int], longest: int) -> None:
+    def tree(length: int) -> dict[str, Any]:
+        node: dict[str, Any] = {"role": "assistant", "text": "end"}
+        for n in range(length - 1, 0, -1):
+            node = {"role": "assistant" if n % 2 == 0 else "prompter", "text": str(n), "replies": [node]}
+        return {"prompt": node}
+
+    for name in ("a.jsonl", "a.json"):
+        path = written(tmp_path, [tree(2 * (longest // 2)), tree(2 * longest)], name)
+        result = read(path, format="oasst-tree", limits=limits)
+        assert [len(said) for said in spoken(result.kept)] == [2 * (longest // 2)]
+        assert why(result) == [(1, "row-too-deep")]
 
 
 def test_many_threads_of_one_tree_still_fit_the_shards(tmp_path: Path) -> None:
