@@ -1,10 +1,11 @@
 """Reading and normalising against its peers: CPU seconds on one thread and peak memory, from file to conversations.
 
-    python benchmarks/read.py --data ../shared/data/alpaca_data.json --mb 1000
+    python benchmarks/read.py --data ../shared/data/alpaca_data.json --mb 1000 --llama-factory-python PYTHON
 
-Two inputs: the file as it is (a JSON list), and its rows repeated to so many megabytes of JSON Lines. Each contender
-runs in a process of its own, imports first and reads a tiny file once before the clock starts. `sft-data` does the
-whole ingestion: places, ids, hashes, rejections. The floors only parse: they make no conversations.
+PYTHON is that of an environment in which LLaMA-Factory is installed; without it, its row says so. Two inputs: the file
+as it is (a JSON list), and its rows repeated to so many megabytes of JSON Lines. Each contender runs in a process of
+its own, imports first and reads a tiny file once before the clock starts. `sft-data` does the whole ingestion: places,
+ids, hashes, rejections. The floors only parse: they make no conversations.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from pathlib import Path
 from typing import Any
 
 ONE_THREAD = dict.fromkeys(("POLARS_MAX_THREADS", "RAYON_NUM_THREADS", "OMP_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
+
+LLAMA_FACTORY = "LLaMA-Factory, its converter"
 
 
 def sft_data(path: str) -> int:
@@ -49,6 +52,29 @@ def datasets_map(path: str) -> int:
     with tempfile.TemporaryDirectory() as cache:
         rows = datasets.load_dataset("json", data_files=path, split="train", cache_dir=cache)
         return len(rows.map(conversation, remove_columns=rows.column_names))
+
+
+def llama_factory(path: str) -> int:
+    """LLaMA-Factory's loading of a file: load_dataset, then its Alpaca converter through its own align_dataset."""
+    import types
+    from importlib.machinery import ModuleSpec
+
+    try:
+        import torchaudio  # noqa: F401
+    except (ImportError, OSError):  # it only reads sound with it
+        sys.modules["torchaudio"] = types.ModuleType("torchaudio")
+        sys.modules["torchaudio"].__spec__ = ModuleSpec("torchaudio", None)
+    import datasets
+    from llamafactory.data.converter import align_dataset
+    from llamafactory.data.parser import DatasetAttr
+
+    datasets.disable_progress_bars()
+    attributes = DatasetAttr("file", "alpaca")
+    data = types.SimpleNamespace(streaming=False, preprocessing_num_workers=None, overwrite_cache=True, media_dir="")
+    training = types.SimpleNamespace(local_process_index=0)
+    with tempfile.TemporaryDirectory() as cache:
+        rows = datasets.load_dataset("json", data_files=path, split="train", cache_dir=cache)
+        return len(align_dataset(rows, attributes, data, training))
 
 
 def standard_library(path: str) -> int:
@@ -90,6 +116,7 @@ def pyarrow_floor(path: str) -> int:
 CONTENDERS: dict[str, Callable[[str], int]] = {
     "sft-data": sft_data,
     "datasets, load_dataset + map": datasets_map,
+    LLAMA_FACTORY: llama_factory,
     "json + a Python converter": standard_library,
     "floor: orjson": orjson_floor,
     "floor: polars": polars_floor,
@@ -108,15 +135,19 @@ def measure(name: str, path: str, tiny: str) -> None:
     print(json.dumps({"rows": rows, "seconds": seconds, "peak": peak}))
 
 
-def compare(path: Path, tiny: Path) -> None:
+def compare(path: Path, tiny: Path, llama_factory_python: str | None) -> None:
     """One table for one file."""
     print(f"\n{path.name}, {path.stat().st_size / 1e6:.0f} MB")
     ours = 0.0
     for name in CONTENDERS:
-        command = [sys.executable, __file__, "--one", name, str(path), str(tiny)]
+        python = llama_factory_python if name == LLAMA_FACTORY else sys.executable
+        if python is None:
+            print(f"  {name:32} not measured: --llama-factory-python names no Python that has it")
+            continue
+        command = [python, __file__, "--one", name, str(path), str(tiny)]
         done = subprocess.run(command, capture_output=True, text=True, env=os.environ | ONE_THREAD, check=False)
         if done.returncode:
-            print(f"  {name:32} {done.stderr.strip().splitlines()[-1][:80]}")
+            print(f"  {name:32} {(done.stderr.strip().splitlines() or ['failed'])[-1][:80]}")
             continue
         told = json.loads(done.stdout.splitlines()[-1])
         ours = ours or told["seconds"]
@@ -140,6 +171,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("../shared/data/alpaca_data.json"))
     parser.add_argument("--mb", type=int, default=1000)
+    parser.add_argument("--llama-factory-python", help="Python of an environment that has LLaMA-Factory")
     parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
@@ -149,9 +181,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         tiny = Path(folder, "tiny.json")
         tiny.write_text(json.dumps(rows[:20]))
-        compare(options.data, tiny)
+        compare(options.data, tiny, options.llama_factory_python)
         lines = repeated(rows[:20], Path(folder, "tiny.jsonl"), 1)
-        compare(repeated(rows, Path(folder, "repeated.jsonl"), options.mb * 10**6), lines)
+        many = repeated(rows, Path(folder, "repeated.jsonl"), options.mb * 10**6)
+        compare(many, lines, options.llama_factory_python)
 
 
 if __name__ == "__main__":
