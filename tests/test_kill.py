@@ -121,9 +121,12 @@ def test_build_killed_again_and_again_ends_in_the_same_bytes_and_leaves_no_rubbi
 ):
     monkeypatch.setattr(manage, "ABANDONED", -1.0)
     killer = Killer(tmp_path)
-    for number in range(2):
+    # A build that is done before its moment comes is not killed: how many are depends on the machine.
+    for number in range(8):
         killer.round(tmp_path / f"store{number}", ANYWHERE, ANYWHERE, PUBLISHING)
-    assert sum(killer.killed.values()) >= 5
+        if sum(killer.killed.values()) >= 4 and killer.killed[PUBLISHING]:
+            break
+    assert sum(killer.killed.values()) >= 4
     assert killer.killed[PUBLISHING] >= 1
 
 
