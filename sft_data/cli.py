@@ -324,11 +324,13 @@ def why(
     _tell(json, story, print_story)
 
 
-@app.command(epilog="Example: sft-data preview quickstart -n 2")
+@app.command(epilog="Example: sft-data preview quickstart -n 2, or sft-data preview quickstart --pack 0")
 def preview(
     version: Version,
     row: Annotated[str | None, typer.Option("--row", metavar="ID", help="Only this row.")] = None,
     number: Annotated[int, typer.Option("-n", min=1, help="How many rows.")] = 3,
+    pack: Annotated[int | None, typer.Option("--pack", min=0, help="This pack instead of rows, from 0.")] = None,
+    split: Annotated[str, typer.Option("--split", help="The split of the pack.")] = "train",
     out: Annotated[Path | None, typer.Option("--out", help="Write an HTML page instead of the terminal.")] = None,
     store: Store = None,
     key_file: KeyFile = None,
@@ -336,9 +338,14 @@ def preview(
 ) -> None:
     """Show the text that will be trained on, token by token, the trained ones in colour."""
     from sft_data.chat.preview import preview as look
-    from sft_data.chat.preview import print_preview, render_preview
+    from sft_data.chat.preview import preview_pack, print_preview, render_preview
 
-    found = look(_find(store, version).folder, row_ids=[row] if row else None, n=number)
+    if pack is not None and row is not None:
+        raise typer.BadParameter("give --row or --pack, not both")
+    folder = _find(store, version).folder
+    found = (
+        look(folder, row_ids=[row] if row else None, n=number) if pack is None else preview_pack(folder, pack, split)
+    )
     if out is not None:
         out.write_text(render_preview(found), encoding="utf-8")
     if json:

@@ -24,6 +24,7 @@ __all__ = [
     "dataset_files",
     "list_column",
     "pack_frame",
+    "row_of",
     "stream_names",
     "with_weights",
     "write_stream",
@@ -105,6 +106,18 @@ def pack_frame(index: pl.DataFrame, reader: TokenReader) -> pl.DataFrame:
     tokens = np.append(starts, lengths.sum(dtype=np.int64))[rows]
     columns = {name: list_column(values, tokens) for name, values in flat.items()}
     return pl.DataFrame({**columns, "seq_lengths": list_column(lengths, rows)})
+
+
+def row_of(paths: Sequence[Path], number: int) -> tuple[dict[str, NDArray[Any]] | None, int]:
+    """One row's lists by column, None where there is no such row; and how many rows the files hold."""
+    found, first = None, 0
+    for path in paths:
+        for batch in _batches(path):
+            if first <= number < first + batch.num_rows:
+                here = number - first
+                found = {n: batch.column(n)[here].values.to_numpy(zero_copy_only=True) for n in batch.schema.names}
+            first += batch.num_rows
+    return found, first
 
 
 def with_weights(tokens: pl.DataFrame) -> pl.DataFrame:

@@ -7,7 +7,17 @@ import polars as pl
 import pytest
 from rich.console import Console
 
-from sft_data.chat.preview import Preview, PreviewRow, PreviewSpan, preview, print_preview, render_preview
+from sft_data.chat.preview import (
+    Preview,
+    PreviewPack,
+    PreviewRow,
+    PreviewSegment,
+    PreviewSpan,
+    preview,
+    preview_pack,
+    print_preview,
+    render_preview,
+)
 from sft_data.errors import StoreError
 from sft_data.store.layout import arrow_batches, stream_files
 from tests.tokenize.reading import reference, text_of
@@ -96,3 +106,52 @@ def test_page_escapes_the_data_and_asks_nobody_for_anything():
 
 def test_page_of_the_same_rows_is_the_same(version):
     assert render_preview(preview(version)) == render_preview(preview(version))
+
+
+def test_pack_is_what_lies_on_disk_segment_by_segment(version):
+    packs = pl.concat(f for path in stream_files(version, "packs", "train") for f in arrow_batches(path))
+    index = pl.read_parquet(version / "pack_index" / "train" / "*.parquet")
+    for number in {0, 1, packs.height - 1}:
+        pack = preview_pack(version, number).pack
+        ids, labels, lengths = packs.select("input_ids", "labels", "seq_lengths").row(number)
+        assert (pack.number, pack.packs, pack.split) == (number, packs.height, "train")
+        assert (pack.ids, pack.labels) == (ids, labels)
+        assert [segment.end - segment.start for segment in pack.segments] == lengths
+        assert [segment.row for segment in pack.segments] == index.filter(pack=number).sort("position")["row"].to_list()
+        assert pack.padding == pack.width - len(ids) >= 0
+        assert pack.trained == sum(segment.trained for segment in pack.segments)
+        for segment in pack.segments:
+            assert labels[segment.start] == -100
+            text = text_of(str(version / "tokenizer"), ids[segment.start : segment.end])
+            assert "".join(pack.tokens[segment.start : segment.end]) == text
+            for span in segment.spans:
+                assert labels[span.start : span.end] == ids[span.start : span.end]
+
+
+def test_pack_that_is_not_there_says_which_are(version, tmp_path):
+    with pytest.raises(StoreError, match=r"no pack 99,999 of split 'train': there are \d+; they are numbered 0 to"):
+        preview_pack(version, 99_999)
+    with pytest.raises(StoreError, match="splits with packs: train"):
+        preview_pack(version, 0, "nowhere")
+    with pytest.raises(StoreError, match="no `pack` section"):
+        preview_pack(tmp_path, 0)
+
+
+def test_pack_is_shown_with_borders_and_its_texts_are_escaped():
+    segments = [  # one token each
+        PreviewSegment(id=f"s:{HOSTILE}:{n}", source="s", row=n, start=n, end=n + 1, trained=n, spans=[])
+        for n in range(2)
+    ]
+    pack = PreviewPack(
+        number=0, packs=1, split="train", method="best-fit", ids=[1, 2], tokens=[HOSTILE, "</pre>"], labels=[-100, 2],
+        specials=[False, False], segments=segments, trained=1, width=8, padding=6,
+    )  # fmt: skip
+    found = Preview(version="v", tokenizer="<t>", pack=pack)
+    page = render_preview(found)
+    assert "<script" not in page
+    assert page.count("</pre>") == page.count('<div class="segment">') == 2
+    assert "6 of 8 places" in page
+    assert "&lt;t&gt;" in page
+    told = printed(found)
+    assert "\x1b[31m" not in told
+    assert told.count("segment 1 of 2") == told.count("segment 2 of 2") == 1
