@@ -5,7 +5,8 @@
 Every contender runs in a process of its own, loads its tokenizer and does a few rows before the clock starts, and gets
 the same conversations. `sft-data` does everything the stage does: rendering, both derivations, the proof on the tokens,
 labels, sidecar, and writing the Arrow file. The two engines only encode texts that are rendered already: they are the
-floor. TRL is left out where it is not installed (`pip install trl`); it starts from a loaded Arrow dataset.
+floor. TRL and LLaMA-Factory are left out where they are not installed; they start from a loaded Arrow dataset.
+LLaMA-Factory asks for other versions: `--llama-factory-python` names the Python of an environment of its own.
 """
 
 from __future__ import annotations
@@ -119,6 +120,41 @@ def trl(rows: Rows, tokenizer: str) -> Callable[[], tuple[int, int]]:
     return run
 
 
+def llama_factory(rows: Rows, tokenizer: str) -> Callable[[], tuple[int, int]]:
+    """LLaMA-Factory's supervised preparation with its ChatML template, mapped over a dataset as its loader does it."""
+    import types
+    from importlib.machinery import ModuleSpec
+
+    try:
+        import torchaudio  # noqa: F401
+    except (ImportError, OSError):  # it only reads sound with it
+        sys.modules["torchaudio"] = types.ModuleType("torchaudio")
+        sys.modules["torchaudio"].__spec__ = ModuleSpec("torchaudio", None)
+    import datasets
+    from llamafactory.data.processor import SupervisedDatasetProcessor
+    from llamafactory.data.template import get_template_and_fix_tokenizer
+    from llamafactory.hparams import DataArguments
+
+    datasets.disable_progress_bars()
+    datasets.disable_caching()
+    loaded = _transformers(tokenizer)
+    settings = DataArguments(template="chatml", cutoff_len=2**20)
+    template = get_template_and_fix_tokenizer(loaded, settings)
+    processor = SupervisedDatasetProcessor(template=template, tokenizer=loaded, processor=None, data_args=settings)
+    nothing = [None] * len(rows)
+    columns = {"_prompt": [row[:-1] for row in rows], "_response": [row[-1:] for row in rows]}
+    columns |= {"_system": [""] * len(rows), "_tools": [""] * len(rows)}
+    columns |= {"_images": nothing, "_videos": nothing, "_audios": nothing}
+    data = datasets.Dataset.from_dict(columns)
+
+    def run() -> tuple[int, int]:
+        done = data.map(processor.preprocess_dataset, batched=True, remove_columns=data.column_names)
+        labels = done.data.column("labels").combine_chunks().flatten().to_numpy(zero_copy_only=False)
+        return len(labels), int((labels != -100).sum())
+
+    return run
+
+
 def _rendered(rows: Rows, tokenizer: str) -> list[str]:
     from sft_data.chat.marks import split_turns
     from sft_data.tokenize.tokenizer import load_tokenizer
@@ -155,6 +191,7 @@ CONTENDERS = {
     "fastokens": fast_engine,
     "transformers": transformers_rows,
     "trl": trl,
+    "llama-factory": llama_factory,
 }
 TOLD = {
     "sft-data": "the whole stage, with proofs, written",
@@ -162,6 +199,7 @@ TOLD = {
     "fastokens": "the fast engine, encoding alone",
     "transformers": "apply_chat_template with mask, row by row",
     "trl": "SFTTrainer's preparation, assistant_only_loss",
+    "llama-factory": "its supervised preparation, ChatML",
 }
 
 
@@ -197,6 +235,7 @@ def main() -> None:
     parser.add_argument("--tokenizer", default=str(ROOT.parent / "shared" / "tokenizers" / "gpt2_chatml"))
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--only", nargs="*", choices=CONTENDERS, default=list(CONTENDERS))
+    parser.add_argument("--llama-factory-python", default=sys.executable, help="Python of an environment that has it")
     parser.add_argument("--child", choices=CONTENDERS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
@@ -205,7 +244,8 @@ def main() -> None:
     print(f"{'contender':14} {'CPU s':>7} {'rows/CPU-s':>11} {'tokens':>10} {'trained':>10} {'x ours':>7}")
     own = None
     for name in options.only:
-        words = [sys.executable, __file__, "--child", name, "--data", str(options.data)]
+        python = options.llama_factory_python if name == "llama-factory" else sys.executable
+        words = [python, __file__, "--child", name, "--data", str(options.data)]
         words += ["--tokenizer", options.tokenizer]
         result = min((once(words) for _ in range(options.repeats)), key=lambda told: told.get("cpu", 0.0))
         if "failed" in result:
