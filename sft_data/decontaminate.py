@@ -15,7 +15,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from sft_data.dedup.kernels import ngrams
 from sft_data.dedup.shingles import utf8
@@ -69,6 +69,14 @@ class Decontaminate(StageConfig):
         "prompts-and-answers", description="what of the evaluation items is looked for"
     )
     fields: tuple[str, ...] = Field((), description="the items' fields to look for, where their names are not usual")
+
+    @field_validator("against")
+    @classmethod
+    def _are_here(cls, against: tuple[str, ...]) -> tuple[str, ...]:
+        """What stands behind an address may change, and the version would not tell: only files are fingerprinted."""
+        if away := [place for place in against if "://" in place]:
+            raise ValueError(f"{away[0]!r} is an address; fetch it and give the file or folder")
+        return against
 
     def apply(self, frame: pl.DataFrame) -> Outcome:
         items = _items(tuple(map(_stamp, self.against)), self.ngram, self.look_for, self.fields)

@@ -86,7 +86,7 @@ def _version(name: str) -> str:
 
 def _content(value: str | None) -> dict[str, str] | str | None:
     """What a setting that names a file stands for: the hash of what is there; the name itself where nothing is."""
-    return {"sha256": path_sha256(Path(value))} if value is not None and Path(value).exists() else value
+    return {"sha256": path_sha256(Path(value))} if value and Path(value).exists() else value
 
 
 @runtime_checkable
@@ -101,7 +101,7 @@ def stage_stamps(stage: StageConfig) -> tuple[tuple[Path, Stamp], ...]:
     as long as they hold, a worker reads what was hashed.
     """
     named = [value for name in stage.files for value in _several(getattr(stage, name, None))]
-    paths = [Path(value) for value in named if value is not None and Path(value).exists()]
+    paths = [Path(value) for value in named if value and Path(value).exists()]
     files = [file for path in paths for file in ([path] if path.is_file() else _inside(path))]
     return tuple((file.absolute(), stamp(file)) for file in files)
 

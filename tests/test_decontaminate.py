@@ -8,6 +8,7 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from sft_data.decontaminate import Decontaminate
 from sft_data.errors import SourceError
@@ -209,3 +210,9 @@ def test_decontaminate_of_real_benchmarks_finds_their_items_and_spares_instructi
     alpaca = json.loads((SHARED / "data" / "alpaca_data.json").read_text(encoding="utf-8"))[:5000]
     rows = [chat(str(i), row["output"], f"{row['instruction']}\n{row['input']}") for i, row in enumerate(alpaca)]
     assert run_stage(stage, conversations(*rows)).rejected.height <= 5
+
+
+def test_evaluation_sets_at_an_address_are_refused():
+    """What stands there may change, and the version would not tell."""
+    with pytest.raises(ValidationError, match="fetch it and give the file"):
+        Decontaminate(against=("https://example.org/test.jsonl",))

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from sft_data.dedup.parts import part_texts
 from sft_data.dedup.ranking import Keep, rank_columns, ranking
 from sft_data.dedup.shingles import shingle_sets
-from sft_data.dedup.vectors import Bytes, Sets, embed, features, projected, rarity, shared_weight
+from sft_data.dedup.vectors import NEEDS_EXTRA, Bytes, Sets, embed, features, projected, rarity, shared_weight
+from sft_data.errors import ConfigError
+from sft_data.fingerprint import digest, library_versions
 from sft_data.stage import Decision, StageConfig
 
 __all__ = ["SemanticDedup"]
@@ -27,6 +31,7 @@ _SIDES = {
     "prompt": ("prompt",),
     "answer": ("answer",),
 }
+MODEL_LIBRARIES = ("sentence-transformers", "tokenizers", "torch", "transformers")
 _BLOCK, _KEPT = 1024, 16_384  # rows compared at once, with so many kept ones: 64 MiB of cosines
 _MARGIN = 0.06  # how far below the threshold a projection may lie, five standard deviations at a cosine of 0.9
 
@@ -41,9 +46,9 @@ class SemanticDedup(StageConfig):
 
     Without `model`, vectors are TF-IDF over words and word pairs, characters and their pairs in Chinese and the like;
     common words weigh little, so the outcome depends on the whole dataset. With `model` they are those of a
-    sentence-embedding model (extra `semantic`), a folder or a hub name; code of a model is never run, and only
-    safetensors are read. SemDeDup (Abbas et al., 2023) is the method; thresholds of models differ, so look at the
-    pairs of a first run.
+    sentence-embedding model (extra `semantic`) in a folder, whose content is part of the fingerprint; code of a model
+    is never run, and only safetensors are read. SemDeDup (Abbas et al., 2023) is the method; thresholds of models
+    differ, so look at the pairs of a first run.
 
     The default is for TF-IDF: of 200 rows of Alpaca planted again with two words of each turn swapped among 10,000, 0.9
     finds 27, 0.8 88 and 0.7 145, each with its right twin; 0.7 removes one pair beside them. A model wants another.
@@ -63,10 +68,27 @@ class SemanticDedup(StageConfig):
         "prompt-and-answer", description="what has to be near: prompt and answer, the conversation as one, or one side"
     )
     same_numbers: bool = Field(default=True, description="rows that differ in their numbers stay")
-    model: str = Field("", description="folder or hub name of a sentence-embedding model; empty: TF-IDF vectors")
+    model: str = Field("", description="folder of a sentence-embedding model; empty: TF-IDF vectors")
     keep: Keep = Field("first", description="which row stays: first, longest, or best by the column `score`")
     score: str = Field("score", description="column that `keep: best` goes by; the highest stays")
     sources: tuple[str, ...] = Field((), description="sources whose rows are preferred, in this order, before `keep`")
+
+    @field_validator("model")
+    @classmethod
+    def _is_a_folder(cls, model: str) -> str:
+        """A name could mean another model tomorrow, and the version would not tell."""
+        if model and not Path(model).is_dir():
+            raise ValueError(f"no folder {model!r}; download the model and give its folder")
+        return model
+
+    def contents(self) -> dict[str, str]:
+        """The libraries that decide what a model says; without a model they do not matter."""
+        if not self.model:
+            return {}
+        try:
+            return {"model_libraries": digest(library_versions(MODEL_LIBRARIES))}
+        except PackageNotFoundError as error:
+            raise ConfigError("model", [NEEDS_EXTRA]) from error
 
     def sketch(self, frame: pl.DataFrame) -> pl.DataFrame:
         context, prompt, answer = part_texts()

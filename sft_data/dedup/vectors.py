@@ -26,7 +26,9 @@ import polars as pl
 from sft_data.dedup.shingles import shingle_sets
 from sft_data.errors import ConfigError
 
-__all__ = ["WIDTH", "Sets", "embed", "features", "projected", "quantised", "rarity", "shared_weight"]
+__all__ = ["NEEDS_EXTRA", "WIDTH", "Sets", "embed", "features", "projected", "quantised", "rarity", "shared_weight"]
+
+NEEDS_EXTRA = "embedding models need the extra `semantic`: pip install 'sft-data[semantic]'"
 
 WIDTH = 256  # dimensions of a projection: cosines of 0.9 are met within 0.012 (one standard deviation)
 MOST_DIMENSIONS = 1024  # 127 * 127 * 1024 < 2**24, below which 32-bit floats hold every whole number
@@ -93,9 +95,9 @@ def embed(texts: pl.Series, model: str) -> Bytes:
 
     Raises ConfigError where the extra is not installed, or the model is not there or too wide.
     """
+    encoder = _load(model)
     import torch
 
-    encoder = _load(model)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -114,8 +116,7 @@ def _load(model: str) -> Any:  # noqa: ANN401  # an optional library
     try:
         library = importlib.import_module("sentence_transformers")
     except ImportError as error:
-        told = "embedding models need the extra `semantic`: pip install 'sft-data[semantic]'"
-        raise ConfigError("model", [told]) from error
+        raise ConfigError("model", [NEEDS_EXTRA]) from error
     try:
         return library.SentenceTransformer(
             model, device="cpu", trust_remote_code=False, model_kwargs={"use_safetensors": True}

