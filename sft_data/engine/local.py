@@ -12,12 +12,12 @@ import time
 import traceback
 import uuid
 from collections import deque
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from multiprocessing import connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Protocol
 
 from sft_data.cells import Cell, Task, execute, find_cell
@@ -126,6 +126,35 @@ class LocalEngine:
         self._crew = []
 
 
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Ctrl-C and SIGTERM wait until a process has been started whole: half a start leaves a child that complains.
+
+    Ctrl-C goes to all processes of a terminal; it is the parent's to act on. The mask is inherited, so that it holds
+    while the child imports. It does not hold for us: another thread may take a signal, and Python then acts on it here.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    main = threading.current_thread() is threading.main_thread()
+    came: list[tuple[int, FrameType | None]] = []
+    handlers = {
+        number: signal.signal(number, lambda *told: came.append(told))
+        for number in ((signal.SIGINT, signal.SIGTERM) if main else ())
+        if signal.getsignal(number) is not None
+    }
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    for told, frame in came[:1]:
+        handler = handlers[signal.Signals(told)]
+        if callable(handler):
+            handler(told, frame)
+        elif handler == signal.SIG_DFL:
+            os.kill(os.getpid(), told)
+
+
 class _Worker:
     """A process that makes one cell after the other, as the parent asks."""
 
@@ -136,14 +165,8 @@ class _Worker:
         self.task: Task | None = None
         self.cache: Path | None = None
         self.process: BaseProcess = context.Process(target=_work, args=(other, os.getpid(), self.mark), daemon=True)
-        # Ctrl-C goes to all processes of a terminal; it is the parent's to act on. The mask is inherited, so that it
-        # holds while the child imports.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
-            with _environment(ONE_THREAD):
-                self.process.start()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        with _undisturbed(), _environment(ONE_THREAD):
+            self.process.start()
         other.close()
 
     def give(self, cache: Path, task: Task) -> None:

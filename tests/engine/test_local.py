@@ -10,6 +10,7 @@ import pytest
 
 from sft_data.cells import Cell, Task
 from sft_data.engine import LocalEngine
+from sft_data.engine.local import _undisturbed
 from sft_data.errors import EngineError, SourceError
 
 
@@ -186,3 +187,15 @@ def _alive(pid: int) -> bool:
         return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
     except FileNotFoundError:
         return False
+
+
+def test_ctrl_c_waits_until_a_worker_has_been_started_whole():
+    started = []
+    with pytest.raises(KeyboardInterrupt):  # noqa: PT012 - what comes before it is the point
+        with _undisturbed():
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.05)
+            started.append("whole")
+    assert started == ["whole"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, set())
