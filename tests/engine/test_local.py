@@ -191,11 +191,10 @@ def _alive(pid: int) -> bool:
 
 def test_ctrl_c_waits_until_a_worker_has_been_started_whole():
     started = []
-    with pytest.raises(KeyboardInterrupt):  # noqa: PT012 - what comes before it is the point
-        with _undisturbed():
-            os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(0.05)
-            started.append("whole")
+    with pytest.raises(KeyboardInterrupt), _undisturbed():
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.05)
+        started.append("whole")
     assert started == ["whole"]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, set())
