@@ -191,7 +191,7 @@ def _alive(pid: int) -> bool:
 
 def test_ctrl_c_waits_until_a_worker_has_been_started_whole():
     started = []
-    with pytest.raises(KeyboardInterrupt), _undisturbed():
+    with pytest.raises(KeyboardInterrupt), _undisturbed():  # noqa: PT012 - what comes before it is the point
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(0.05)
         started.append("whole")
