@@ -43,6 +43,10 @@ __all__ = [
 ]
 
 RECORD = "cell.json"
+# A group of rows of a Parquet file has at most so many, and fewer where their texts exceed the limit for one page.
+GROUP_ROWS = 32_768
+_PAGE_LIMIT = 512 << 20
+_ONE_PAGE = 1 << 40
 
 
 @dataclass(frozen=True)
@@ -194,10 +198,33 @@ def _rows(path: Path) -> int:
 
 
 def write_parquet(frame: pl.DataFrame, path: Path) -> None:
-    """Write a table so that the same content gives the same bytes."""
+    """Write a table so that the same content gives the same bytes.
+
+    Polars cuts a column into pages by how much memory its arrays hold on to, rows outside the table included: the same
+    rows had other pages where they were a slice of a longer table. So a column is one page in each group of rows, and
+    the rows of a group follow from the texts.
+    """
     data = BytesIO()
-    frame.rechunk().write_parquet(data, compression="zstd", compression_level=1, row_group_size=32_768)
+    frame.rechunk().write_parquet(
+        data, compression="zstd", compression_level=1, row_group_size=_group_rows(frame), data_page_size=_ONE_PAGE
+    )
     _write(data, path)
+
+
+def _group_rows(frame: pl.DataFrame) -> int:
+    """Rows in a group: so few that no page comes near the 2 GiB that the format allows."""
+    rows = GROUP_ROWS
+    if frame.estimated_size() <= _PAGE_LIMIT:  # never less than the texts take
+        return rows
+    lengths = frame.select(pl.struct(pl.all()).struct.json_encode().str.len_bytes().cast(pl.Int64)).to_series()
+    while rows > 1 and lengths.to_frame("n").select(_most_in_group(rows)).item() > _PAGE_LIMIT:
+        rows //= 2
+    return rows
+
+
+def _most_in_group(rows: int) -> pl.Expr:
+    """The largest sum of `n` over groups of so many rows."""
+    return pl.col("n").sum().over(pl.int_range(pl.len()) // rows).max()
 
 
 def write_arrow(frame: pl.DataFrame, path: Path) -> None:

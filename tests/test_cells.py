@@ -2,8 +2,10 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pyarrow.parquet as pq
 import pytest
 
+from sft_data import cells
 from sft_data.cells import (
     Task,
     cell_folder,
@@ -133,3 +135,42 @@ def test_step_record_counts_only_while_its_cells_are_there(tmp_path: Path):
     folder = cell_folder(tmp_path, KEY)
     (folder / "cell.json").unlink()
     assert step_record(tmp_path, "f" * 64) is None
+
+
+def long_texts(rows: int) -> pl.DataFrame:
+    """Conversations whose texts make several of the pages that polars would cut."""
+    told = [[{"role": "user", "content": f"{n} " * (100 + n % 40)}] for n in range(rows)]
+    return pl.DataFrame({"id": [str(n) for n in range(rows)], "messages": told})
+
+
+@pytest.mark.parametrize("before", [1, 700, 9_000])
+def test_the_same_rows_give_the_same_bytes_out_of_whatever_table_they_were_taken(tmp_path: Path, before: int) -> None:
+    rows = long_texts(5_000)
+    around = pl.concat([long_texts(before), rows, long_texts(50)])
+    inside = pl.int_range(pl.len()).is_between(before, before + 5_000, closed="left")
+    cut = {
+        "alone": rows,
+        "slice": around.slice(before, 5_000),
+        "slice-of-one-piece": around.rechunk().slice(before, 5_000),
+        "filter": around.filter(inside),
+        "pieces": pl.concat([rows.slice(0, 1_234), rows.slice(1_234)], rechunk=False),
+    }
+    for name, frame in cut.items():
+        write_parquet(frame, tmp_path / name)
+    assert len({(tmp_path / name).read_bytes() for name in cut}) == 1
+    assert pl.read_parquet(tmp_path / "slice").equals(rows)
+
+
+def test_long_texts_make_groups_of_fewer_rows_so_that_no_page_grows_too_large(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cells, "_PAGE_LIMIT", 100_000)
+    rows = long_texts(2_000)  # some 600 to 800 bytes each
+    write_parquet(rows, tmp_path / "rows.parquet")
+    write_parquet(pl.concat([long_texts(10), rows]).slice(10), tmp_path / "slice.parquet")
+    groups = pq.read_metadata(tmp_path / "rows.parquet")
+    sizes = [groups.row_group(n).total_byte_size for n in range(groups.num_row_groups)]
+    assert len(sizes) > 10
+    assert max(sizes) < 100_000
+    assert pl.read_parquet(tmp_path / "rows.parquet").equals(rows)
+    assert (tmp_path / "rows.parquet").read_bytes() == (tmp_path / "slice.parquet").read_bytes()
