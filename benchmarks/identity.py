@@ -1,10 +1,11 @@
 """The same million conversations built in several ways: is every byte of the version the same?
 
     python benchmarks/identity.py --rows 1000000 --ways 2x8192 1x3000 4x20000
+    python benchmarks/identity.py --pipeline mine.yaml --ways 2x8192 2x100 ray
 
-A way is WORKERSxSHARD_ROWS, or `ray` (two workers, shards of 8,192 rows). Each is built into a store of its own from
-the rows of `river.py`; then every file of the versions is hashed and compared, `build.json` left out, which tells
-when and how long. Ends with exit code 1 where one differs.
+A way is WORKERSxSHARD_ROWS, or `ray` (two workers, shards of 8,192 rows). Each is built into a store of its own, from
+the rows of `river.py` or by a pipeline of yours; then every file of the versions is hashed and compared, `build.json`
+left out, which tells when and how long. Ends with exit code 1 where one differs.
 """
 
 from __future__ import annotations
@@ -30,13 +31,14 @@ def main() -> None:
     """Build in each way; print each version's hash and what differs from the first."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--pipeline", type=Path, default=None, help="a pipeline file; default: the river over --rows")
     parser.add_argument("--ways", nargs="+", default=["2x8192", "1x3000"])
     parser.add_argument("--folder", type=Path, default=None, help="where to work; default: a temporary folder")
     options = parser.parse_args()
     first: dict[str, str] = {}
     differs = False
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        pipeline = written(Path(folder), options.rows)
+        pipeline = options.pipeline or written(Path(folder), options.rows)
         for way in options.ways:
             began = time.perf_counter()
             files = built(pipeline, Path(folder) / "store", way)
