@@ -35,6 +35,7 @@ from sft_data.formats.ingest import CODES
 from sft_data.mix import Mix
 from sft_data.pack.plan import Pack
 from sft_data.privacy.personal_data import PersonalData
+from sft_data.selection.stage import Select
 from sft_data.sources.files import look_for_files
 from sft_data.sources.remote import is_url, secret_in
 from sft_data.sources.settings import Source
@@ -63,6 +64,7 @@ AnyStage = Annotated[
     | Garbled
     | Turns
     | Decontaminate
+    | Select
     | Mix,
     Field(discriminator="kind"),
 ]

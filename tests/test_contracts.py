@@ -15,6 +15,7 @@ from tests.frames import chat, conversations, talk, turn
 # Settings that a stage cannot do without.
 SETTINGS: dict[str, dict[str, Any]] = {
     "language": {"keep": ["en", "zh"]},
+    "select": {"budget": 5, "method": "round-robin", "groups": "lang"},
     "decontaminate": {"against": [str(Path(__file__).with_name("evaluation.jsonl"))]},
 }
 

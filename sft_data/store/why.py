@@ -174,7 +174,8 @@ def _rejected(folder: Path, manifest: Manifest, step: StepEntry, row: _Row) -> E
     if gone["twin"] is not None:
         theirs = shorten(texts_of(folder, {gone["twin"]}).get(gone["twin"], ""), CUT)
         more = {"twin": gone["twin"], "score": gone["score"], "text": shorten(row.text, CUT), "twin_text": theirs}
-        told = f"duplicate of {gone['twin']}" + (f" ({told})" if told else "")
+        whose = "near the chosen" if gone["code"] == "too-near" else "duplicate of"
+        told = f"{whose} {gone['twin']}" + (f" ({told})" if told else "")
     meaning = meaning_of(manifest, step.kind, gone["code"])
     return Event(stage=step.name, what="rejected", code=gone["code"], meaning=meaning, detail=told, more=more)
 

@@ -1,0 +1,1 @@
+"""The best rows under a budget: by score alone, or spread over the data."""
