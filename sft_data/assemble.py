@@ -16,6 +16,7 @@ from sft_data.cells import FileRef, Task, map_arrow, write_parquet
 from sft_data.errors import StageError
 from sft_data.fingerprint import digest, library_versions
 from sft_data.pack.copies import copies, with_copies
+from sft_data.pack.curriculum import values_of
 from sft_data.pack.plan import Pack, plan
 from sft_data.pack.shards import TokenReader, pack_frame, stream_names, write_stream
 from sft_data.plan import LAYOUT
@@ -81,7 +82,8 @@ def pack(step: Step, work: Work, above: Sequence[StepResult]) -> Mapping[str, Fi
             continue
         weights = _weights(step) if split == "train" else {}
         mixed = _mixed(work, above[0].files) if split == "train" else []
-        index = _index(work, settings, weights, sidecars, mixed)
+        ordered = _under(above[0].files, "conversations/train/") if split == "train" and settings.order else []
+        index = _index(work, settings, weights, sidecars, mixed, ordered)
         files[f"pack_index/{split}/00000.parquet"] = index
         files |= _packs(step, work, settings, split, index, tokens)
     return files
@@ -100,12 +102,18 @@ def _mixed(work: Work, files: Mapping[str, FileRef]) -> list[FileRef]:
 
 
 def _index(
-    work: Work, settings: Pack, weights: Mapping[str, float], sidecars: Sequence[FileRef], mixed: Sequence[FileRef]
+    work: Work,
+    settings: Pack,
+    weights: Mapping[str, float],
+    sidecars: Sequence[FileRef],
+    mixed: Sequence[FileRef],
+    ordered: Sequence[FileRef],
 ) -> FileRef:
-    inputs = (*sidecars, *mixed)
-    key = digest("pack-index", _MADE_BY, settings, dict(weights), [ref.sha256 for ref in inputs])
-    paths, rows = ([ref.path(work.cache) for ref in refs] for refs in (sidecars, mixed))
-    task = Task(key, "pack index", pack_index, (paths, settings, weights, rows), inputs=inputs)
+    inputs = (*sidecars, *mixed, *ordered)
+    parts = [settings, dict(weights), [ref.sha256 for ref in inputs], *([len(ordered)] if ordered else [])]
+    paths, rows, told = ([ref.path(work.cache) for ref in refs] for refs in (sidecars, mixed, ordered))
+    key, arguments = digest("pack-index", _MADE_BY, *parts), (paths, settings, weights, rows, told)
+    task = Task(key, "pack index", pack_index, arguments, inputs=tuple(dict.fromkeys(inputs)))
     [cell] = work.engine.run(work.cache, [task], lambda _: None, light=True)
     return cell.files["00000.parquet"]
 
@@ -142,17 +150,26 @@ def _packs(
 
 
 def pack_index(
-    folder: Path, sidecars: Sequence[Path], settings: Pack, weights: Mapping[str, float], mixed: Sequence[Path] = ()
+    folder: Path,
+    sidecars: Sequence[Path],
+    settings: Pack,
+    weights: Mapping[str, float],
+    mixed: Sequence[Path] = (),
+    ordered: Sequence[Path] = (),
 ) -> dict[str, Any]:
-    """Which rows share a pack; `weights` and the conversations `mixed` say how often a row is packed."""
+    """Which rows share a pack; `weights` and the conversations `mixed` say how often a row is packed.
+
+    The conversations `ordered` hold what a curriculum goes by.
+    """
     rows = pl.concat([pl.read_parquet(path, columns=["id", "source", "tokens"]) for path in sidecars])
     lengths = rows["tokens"].to_numpy()
+    values = values_of(rows["id"], ordered, settings.order.by) if settings.order and ordered else None
     rows = with_copies(rows, mixed)
     if not weights and not mixed:
-        index = plan(lengths, settings)
+        index = plan(lengths, settings, values)
     else:
         packed = np.repeat(np.arange(rows.height), copies(rows, weights, settings.seed))
-        index = plan(lengths[packed], settings)
+        index = plan(lengths[packed], settings, None if values is None else values[packed])
         index = index.with_columns(row=pl.Series(packed, dtype=pl.Int64).gather(index["row"]))
     write_parquet(index, folder / "00000.parquet")
     return {}

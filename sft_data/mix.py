@@ -78,6 +78,9 @@ class Mix(StageConfig):
             raise ValueError("`measure: tokens` and `tokenizer` belong together")
         return self
 
+    def reads(self) -> dict[str, str]:
+        return {"by": self.by}
+
     def sketch(self, frame: pl.DataFrame) -> pl.DataFrame:
         if self.by not in frame.columns:
             raise ConfigError("mix", [f"by: there is no column `{self.by}`; put the stage that adds it before"])

@@ -35,6 +35,8 @@ from sft_data.formats.ingest import CODES
 from sft_data.mix import Mix
 from sft_data.pack.plan import Pack
 from sft_data.privacy.personal_data import PersonalData
+from sft_data.schema import CONVERSATIONS
+from sft_data.scores import column_of
 from sft_data.selection.stage import Select
 from sft_data.sources.files import look_for_files
 from sft_data.sources.remote import is_url, secret_in
@@ -150,13 +152,28 @@ def _contradictions(pipeline: Pipeline) -> Iterator[str]:
                 adders = [kind for kind, other in STAGES.items() if column in other.adds]
                 before = f"; put `{adders[0]}` before it" if adders else ""
                 yield f"stages.{number}: `{stage.kind}` needs column `{column}`{before}"
+        for setting, column in stage.reads().items():
+            if column not in there and column not in CONVERSATIONS:
+                yield f"stages.{number}.{setting}: {_no_column(column, there)}"
         there |= set(stage.adds)
+    if pipeline.pack is not None and pipeline.pack.order is not None:
+        wanted = column_of(pipeline.pack.order.by)
+        if wanted is not None and wanted not in there and wanted not in CONVERSATIONS:
+            yield f"pack.order.by: {_no_column(wanted, there)}"
     if pipeline.pack is not None and pipeline.tokenize is None:
         yield "pack: there is nothing to pack without a `tokenize` section"
     if pipeline.pack is not None and pipeline.tokenize is not None:
         longest, room = pipeline.tokenize.max_length, pipeline.pack.max_length
         if longest > room:
             yield f"pack.max_length: {room} is shorter than tokenize.max_length {longest}; rows between would not fit"
+
+
+def _no_column(column: str, there: set[str]) -> str:
+    """What to say of a setting that names a column which no row has at that place."""
+    adders = [kind for kind, stage in STAGES.items() if column in stage.adds]
+    known = {*CONVERSATIONS, *there}
+    told = f"put `{adders[0]}` before it" if adders else f"there are {', '.join(sorted(known))}"
+    return f"there is no column `{column}` here{hint(column, known)}; {told}"
 
 
 def _raw_contradictions(data: Mapping[str, Any]) -> Iterator[str]:

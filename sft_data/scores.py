@@ -11,7 +11,7 @@ import polars as pl
 from sft_data.errors import ConfigError
 from sft_data.schema import CONVERSATIONS
 
-__all__ = ["MEASURES", "SCORED_BY", "no_numbers", "scores"]
+__all__ = ["MEASURES", "SCORED_BY", "column_of", "no_numbers", "scores"]
 
 SCORED_BY = (
     "what rows are ordered by: answer-characters, prompt-characters or answers (measured), a column such as lang_score "
@@ -38,6 +38,11 @@ MEASURES: dict[str, Callable[[], pl.Expr]] = {
     "prompt-characters": lambda: _characters("user"),
     "answers": _answers,
 }
+
+
+def column_of(by: str) -> str | None:
+    """The column that `by` names, where it names one: measures and extra.NAME need none but those of every row."""
+    return None if by in MEASURES or (by.startswith(_EXTRA) and by != _EXTRA) else by
 
 
 def scores(frame: pl.DataFrame, by: str, where: str) -> pl.DataFrame:

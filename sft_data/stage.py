@@ -52,6 +52,10 @@ class StageConfig(BaseModel):
 
     kind: str
 
+    def reads(self) -> dict[str, str]:
+        """Settings that name a column, and the column: where there is none, it is told before the first row is read."""
+        return {}
+
 
 @dataclass(frozen=True)
 class Outcome:

@@ -218,6 +218,44 @@ def test_mix_that_repeats_a_source_packs_its_rows_more_often_and_the_report_tell
     assert sum(g.share for g in groups.values()) == pytest.approx(1.0, abs=1e-4)
 
 
+def test_curriculum_orders_the_training_packs_alone_and_verify_holds_them_to_it(built: BuildResult, tmp_path: Path):
+    from sft_data.store.read import load_manifest
+    from sft_data.store.verify import verify
+    from sft_data.store.verify_tokens import check_packs
+
+    order = "pack.order={by: answer-characters, first: lowest, window: 60}"
+    made = build(load_pipeline(QUICKSTART, [order, "sources.chats.weight=2"]), tmp_path / "a")
+    folder = Path(made.path)
+    assert verify(folder).problems == []
+    rows = (
+        pl.read_parquet(f"{folder}/sidecar/train/*.parquet").with_row_index("row").select("id", pl.col("row").cast(int))
+    )
+    said = pl.element().struct
+    spoken = pl.col("messages").list.eval(
+        pl.when(said.field("role") == "assistant").then(said.field("content").str.len_chars())
+    )
+    told = pl.read_parquet(f"{folder}/conversations/train/*.parquet").select("id", "source", long=spoken.list.sum())
+    index = pl.read_parquet(f"{folder}/pack_index/train/*.parquet")
+    packs = index.join(rows, on="row").join(told, on="id").group_by("pack").agg(pl.mean("long"), "source").sort("pack")
+    assert packs["long"].is_sorted()
+    assert packs["long"][-1] > 5 * packs["long"][0]
+    assert (
+        index.join(rows, on="row").join(told, on="id").filter(pl.col("source") == "chats")["id"].is_duplicated().all()
+    )
+    held_out = "packs/validation/data-00000-of-00001.arrow"
+    assert (folder / held_out).read_bytes() == (Path(built.path) / held_out).read_bytes()
+    assert made.fingerprint != built.fingerprint
+    other = build(load_pipeline(QUICKSTART, [order, "sources.chats.weight=2"]), tmp_path / "b", shard_rows=17)
+    assert hashes(Path(other.path) / "packs") == hashes(folder / "packs")
+    assert other.fingerprint == made.fingerprint
+    manifest = load_manifest(folder)
+    turned = manifest.pipeline | {
+        "pack": manifest.pipeline["pack"] | {"order": {"by": "answer-characters", "first": "highest"}}
+    }
+    [problem] = check_packs(folder, manifest.model_copy(update={"pipeline": turned}))
+    assert "not in the order of answer-characters, highest first" in problem
+
+
 def test_build_on_a_damaged_cache_publishes_nothing_and_names_the_file(built: BuildResult, store: Path, tmp_path: Path):
     shutil.copytree(store / ".cache", tmp_path / ".cache")
     victim = max((tmp_path / ".cache" / "cells").rglob("data.parquet"), key=lambda path: path.stat().st_size)

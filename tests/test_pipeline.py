@@ -72,6 +72,29 @@ def test_pipeline_stage_before_the_one_it_needs_is_told_what_to_do(tmp_path: Pat
     ]
 
 
+def test_pipeline_setting_that_names_no_column_is_told_before_anything_is_read(tmp_path: Path, data: Path):
+    path = write(
+        tmp_path,
+        f"name: d\nsources: [{{name: a, path: {data}}}]\n"
+        "stages:\n"
+        "  - {kind: select, budget: 5, by: lang_scor, method: round-robin, groups: cluster, per: lang,\n"
+        "     floors: {en: 1}}\n"
+        "  - {kind: detect-language}\n"
+        "  - {kind: select, budget: 5, by: lang_score, per: source, floors: {a: 1}}\n"
+        "  - {kind: select, budget: 5, by: extra.rating}\n"
+        "  - {kind: mix, by: topic}\n",
+    )
+    names = [problem.split(" here")[0] for problem in problems(path)]
+    assert names == [
+        "stages.0.by: there is no column `lang_scor`",
+        "stages.0.groups: there is no column `cluster`",
+        "stages.0.per: there is no column `lang`",
+        "stages.4.by: there is no column `topic`",
+    ]
+    assert "put `near-dedup` before it" in problems(path)[1]
+    assert "lang_score" in problems(path)[3]
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [

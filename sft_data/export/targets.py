@@ -20,6 +20,7 @@ from sft_data.errors import StoreError
 from sft_data.export import tokens
 from sft_data.export.ranks import Remainder, spread
 from sft_data.export.texts import Files, write_conversations
+from sft_data.pack.plan import pack_settings
 from sft_data.pack.shards import TokenReader
 from sft_data.schema import LOSS_WEIGHTS
 from sft_data.store.layout import splits_of, stream_files
@@ -162,6 +163,7 @@ def export_to(
     elif kind is not None:
         reasons = write_conversations(folder, out, to, kind)
     warnings = [_UNWEIGHTED] if target.write is not None and _weighted(folder) else []
+    warnings += _curriculum(manifest) if target.write is not None else []
     shared = (
         [_spread(out / split, ranks, remainder, manifest) for split in splits_of(folder, "tokens")] if ranks > 1 else []
     )
@@ -202,6 +204,18 @@ _UNWEIGHTED = (
     "Loss weights are not in these files: every label that is not -100 counts 1 here, while the version holds tokens "
     "of other weights. This project's own training (`sft-data train`) follows them."
 )
+
+
+def _curriculum(manifest: Manifest) -> list[str]:
+    """What to say where the packs stand in an order that a trainer would shuffle away."""
+    settings = pack_settings(manifest.pipeline, None)
+    if settings is None or settings.order is None:
+        return []
+    order = f"{settings.order.by}, {settings.order.first} first"
+    return [
+        f"The packs of this version stand in the order of a curriculum ({order}): files of packs keep it, by rank too; "
+        "files of single rows do not have it. Tell the trainer not to shuffle. This project's own training does not."
+    ]
 
 
 def _weighted(folder: Path) -> bool:

@@ -12,9 +12,10 @@ from typing import Any, Literal
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from sft_data.errors import SftDataError
+from sft_data.pack.curriculum import Order, by_mean, ordered_rows
 from sft_data.schema import PACK_INDEX
 
 __all__ = ["METHODS", "Pack", "fill", "lower_bound", "pack_settings", "plan", "plan_packs", "slots", "units"]
@@ -48,6 +49,8 @@ class Pack(BaseModel):
 
     The last three suit models that cannot keep packed rows apart. The token counts of their batches differ widely,
     which the token mean of the loss allows for.
+
+    `order` makes a curriculum of the training split: best-fit packs and rows alone (`none`) in the order of a number.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -67,9 +70,18 @@ class Pack(BaseModel):
         8, ge=1, description="rows of a batch for none, sorted and buckets; training takes it as `batch_packs`"
     )
     multiple: int = Field(64, ge=1, description="buckets: widths are multiples of this many tokens")
+    order: Order | None = Field(None, description="curriculum: the number that training packs are ordered by")
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_set(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Versions that were packed before there was `order` keep their fingerprints."""
+        found: dict[str, Any] = plain(self)
+        return {name: value for name, value in found.items() if name != "order" or value is not None}
 
     @model_validator(mode="after")
     def _has_effect(self) -> Pack:
+        if self.order is not None and self.method not in ("best-fit", "none"):
+            raise ValueError(f"order: {self.method} has an order of its own; a curriculum takes best-fit or none")
         used = METHODS[self.method]
         idle = [
             name
@@ -99,17 +111,23 @@ class Pack(BaseModel):
         return self.multiple if self.method == "buckets" else 1
 
 
-def plan(tokens: NDArray[np.integer], settings: Pack) -> pl.DataFrame:
+def plan(tokens: NDArray[np.integer], settings: Pack, values: NDArray[np.float64] | None = None) -> pl.DataFrame:
     """PACK_INDEX for rows of these lengths by any method: every row once, no pack over `max_length`.
+
+    `values` are what the settings' `order` goes by, NaN where a row has none; without them there is no curriculum.
 
     >>> plan(np.array([3, 5, 2, 5]), Pack(method="sorted", max_length=8, batch_rows=2))["tokens"].sort().to_list()
     [2, 3, 5, 5]
     """
+    if settings.order is not None and values is not None:
+        return _curriculum(_checked(tokens, settings.max_length), settings, settings.order, values)
     if settings.method == "best-fit":
         return plan_packs(tokens, settings.max_length, settings.seed)
     lengths = _checked(tokens, settings.max_length)
     order = _shuffled(len(lengths), settings.seed)
-    return _windows(lengths, order, settings) if settings.method == "multipack" else _alone(lengths, order, settings)
+    if settings.method == "multipack":
+        return _windows(lengths, order, settings, settings.window)
+    return _alone(lengths, order, settings)
 
 
 def plan_packs(tokens: NDArray[np.integer], max_length: int, seed: int) -> pl.DataFrame:
@@ -191,11 +209,19 @@ def _packed(lengths: Ints, order: Ints, max_length: int, seed: int) -> tuple[Int
     return kernels.laid_out(rows, lengths, bins, held, _shuffled(len(held), seed ^ 0x5EED))  # type: ignore[no-any-return]
 
 
-def _windows(lengths: Ints, order: Ints, settings: Pack) -> pl.DataFrame:
-    """Each window of the shuffled rows packed for itself."""
+def _curriculum(lengths: Ints, settings: Pack, order: Order, values: NDArray[np.float64]) -> pl.DataFrame:
+    """Rows sorted by their values; packed window by window, and the packs sorted by the mean of theirs."""
+    rows = ordered_rows(_shuffled(len(lengths), settings.seed), values, order.first)
+    if settings.alone:
+        return _alone(lengths, rows, settings)
+    return by_mean(_windows(lengths, rows, settings, order.window), values, order.first)
+
+
+def _windows(lengths: Ints, order: Ints, settings: Pack, size: int) -> pl.DataFrame:
+    """Each window of `size` rows, in this order, packed for itself."""
     tables, packs = [_index(*(np.zeros(0, np.int64),) * 4)], 0
-    for start in range(0, len(order), settings.window):
-        window = order[start : start + settings.window]
+    for start in range(0, len(order), size):
+        window = order[start : start + size]
         own = np.arange(len(window), dtype=order.dtype)  # numbers inside the window: its rows and nothing else
         pack, position, row, tokens = _packed(lengths[window], own, settings.max_length, settings.seed)
         tables.append(_index(pack + packs, position, window[row], tokens))

@@ -17,7 +17,7 @@ from sft_data.dedup.semantic import MODEL_LIBRARIES
 from sft_data.dedup.vectors import NEEDS_EXTRA, embed, features, projected, rarity
 from sft_data.errors import ConfigError
 from sft_data.fingerprint import digest, library_versions
-from sft_data.scores import SCORED_BY, no_numbers, scores
+from sft_data.scores import SCORED_BY, column_of, no_numbers, scores
 from sft_data.selection.clusters import clusters
 from sft_data.selection.distances import ByteSpace, SetSpace, Space
 from sft_data.selection.orders import Choice, Floors, distant, k_center, ranked_rows, turns
@@ -150,6 +150,10 @@ class Select(StageConfig):
         """Whether the choice looks at vectors."""
         return self.method in ("distant", "k-center") or (self.method == "round-robin" and not self.groups)
 
+    def reads(self) -> dict[str, str]:
+        named = {"by": column_of(self.by), "groups": self.groups, "per": self.per}
+        return {setting: column for setting, column in named.items() if column}
+
     def contents(self) -> dict[str, str]:
         """The libraries that decide what a model says; without a model they do not matter."""
         if not self.model:
@@ -254,7 +258,7 @@ class Select(StageConfig):
         place[ranked] = np.arange(1, len(ranked) + 1)
         used = int(rows["size"].to_numpy()[kept].sum())
         budget = f"{int(kept.sum()):,} rows take {used:,} of {room:,} {self.measure}"
-        score = pl.format("{} {}", pl.lit(self.by), pl.col("score").round(4).fill_null("none"))
+        score = pl.format("{} {}", pl.lit(self.by), _plain(pl.col("score")))
         standing = pl.format("{}, place {} of {}; {}", score, "place", len(ranked), pl.lit(budget))
         table = rows.select("score", odd=pl.col("odd").fill_null("(nothing)")).with_columns(
             row=pl.int_range(pl.len(), dtype=pl.Int64), place=pl.Series(place), kept=pl.Series(kept)
@@ -279,6 +283,11 @@ class Select(StageConfig):
             twin=pl.when(passed).then("twin"),
             score=pl.when(passed).then("cosine"),
         )
+
+
+def _plain(number: pl.Expr) -> pl.Expr:
+    """A number as a person writes it: 312 and 4.5, not 312.0."""
+    return number.round(4).cast(pl.String).str.replace(r"\.0$", "").fill_null("none")
 
 
 def _bytes(sketches: Sequence[pl.DataFrame]) -> npt.NDArray[np.int8]:

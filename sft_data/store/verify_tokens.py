@@ -10,6 +10,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from sft_data.pack.copies import copies, weights_of, with_copies
+from sft_data.pack.curriculum import Order, means, ordered_rows, values_of
 from sft_data.pack.plan import pack_settings, slots
 from sft_data.store.layout import (
     MANIFEST,
@@ -177,6 +178,8 @@ def check_packs(folder: Path, manifest: Manifest) -> Iterator[str]:
             yield f"pack_index/{split} holds {packs:,} packs, {MANIFEST} says {told.packs if told else 0:,}"
         elif settings is not None and told.pack_slots != (found := slots(index, settings)):
             yield f"pack_index/{split} takes {found:,} slots, {MANIFEST} says {told.pack_slots:,}"
+        if split == "train" and settings is not None and settings.order is not None:
+            yield from _curriculum(folder, index, rows["id"], settings.order)
         yield from _packs(folder, split, index)
     for split in splits_of(folder, "packs"):
         if not parquet_files(folder, "pack_index", split):
@@ -212,6 +215,15 @@ def _index(
     order = fills.filter(pl.col("position").list.sort() != pl.int_ranges(pl.col("position").list.len(), dtype=pl.Int32))
     for pack in order["pack"].head(3):
         yield f"{name}: the places of pack {pack:,} are not numbered from 0 without a gap"
+
+
+def _curriculum(folder: Path, index: pl.DataFrame, ids: pl.Series, order: Order) -> Iterator[str]:
+    """Whether the packs stand in the order that the pipeline asks for."""
+    if not index["row"].is_between(0, len(ids), closed="left").all():
+        return  # told elsewhere
+    found = means(index, values_of(ids, parquet_files(folder, "conversations", "train"), order.by))
+    if not np.array_equal(ordered_rows(np.arange(len(found)), found, order.first), np.arange(len(found))):
+        yield f"pack_index/train is not in the order of {order.by}, {order.first} first, that the pipeline asks for"
 
 
 def _packs(folder: Path, split: str, index: pl.DataFrame) -> Iterator[str]:

@@ -111,7 +111,8 @@ _FILLER = Row(np.zeros(1, np.int64), np.full(1, IGNORED), np.ones(1, np.int64))
 
 
 class PackStream(Dataset[Row]):
-    """The packs of a whole run in the order in which they are trained: pass after pass, each in an order of its own.
+    """The packs of a whole run in the order in which they are trained: pass after pass, each in an order of its own,
+    or, for a curriculum, each in the order in which they are stored.
 
     Step s takes places [s x G, (s + 1) x G) with G packs for a step, whatever the number of devices and the size of
     a forward pass. Because the run is one stream, a resumed one needs to know nothing but how far it got.
@@ -121,8 +122,17 @@ class PackStream(Dataset[Row]):
     the next pass are not cut elsewhere.
     """
 
-    def __init__(self, rows: Rows, numbers: npt.NDArray[np.int64], length: int, seed: int, group: int = 1) -> None:
+    def __init__(
+        self,
+        rows: Rows,
+        numbers: npt.NDArray[np.int64],
+        length: int,
+        seed: int,
+        group: int = 1,
+        order: Literal["shuffled", "stored"] = "shuffled",
+    ) -> None:
         self.rows, self.numbers, self.length, self.seed, self.group = rows, numbers, length, seed, group
+        self.order = order
         self._order = lru_cache(maxsize=2)(pack_order)
 
     @property
@@ -137,7 +147,7 @@ class PackStream(Dataset[Row]):
         epoch, i = divmod(place, self.places)
         batch, within = divmod(i, self.group)
         full = len(self.numbers) // self.group
-        if batch < full:
+        if batch < full and self.order == "shuffled":
             batch = int(self._order(full, self.seed, epoch)[batch])
         number = batch * self.group + within
         return self.rows[int(self.numbers[number])] if number < len(self.numbers) else _FILLER

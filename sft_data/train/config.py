@@ -101,6 +101,11 @@ class TrainConfig(_Settings):
     neftune: float = Field(
         0.0, ge=0, description="strength of NEFTune noise on the embeddings while training (5 is usual); 0: none"
     )
+    order: Literal["auto", "shuffled", "stored"] = Field(
+        "auto",
+        description="order of the rows: shuffled anew in every pass, or as the version stores them; auto: stored where "
+        "the version's `pack.order` made a curriculum, else shuffled",
+    )
     new_tokens: Literal["refuse", "resize"] = Field(
         "refuse", description="what to do where the tokenizer has more tokens than the model: stop, or add embeddings"
     )

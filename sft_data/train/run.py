@@ -64,6 +64,8 @@ def train(
 def _identity(config: TrainConfig, manifest: Manifest) -> dict[str, Any]:
     """What decides a run: data, settings, and the content of the model's folder, never its path."""
     settings = config.model_dump(mode="json")
+    if config.order == "auto":
+        del settings["order"]  # runs that were begun before there was this setting go on in their folders
     if isinstance(config.model, str):
         with contextlib.suppress(ImportError, OSError, ValueError):  # no such model: building it tells more
             inside = sorted(Path(model_folder(config.model)).iterdir())

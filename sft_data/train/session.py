@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import orjson
 import torch
@@ -55,6 +55,13 @@ class _Run:
     def group(self) -> int:
         """Packs that stay together in a batch."""
         return self.packing.group if self.packing is not None else 1
+
+    @property
+    def order(self) -> Literal["shuffled", "stored"]:
+        """In which order a pass takes the rows."""
+        if self.config.order != "auto":
+            return self.config.order
+        return "stored" if self.packing is not None and self.packing.order is not None else "shuffled"
 
     @property
     def places(self) -> int:
@@ -227,6 +234,7 @@ def _trainer(run: _Run, ready: _Ready, stopping: Callable[[], bool]) -> tuple[Sf
             run.args.max_steps * run.step_packs,
             config.seed,
             run.group,
+            run.order,
         ),
         callbacks=[watch],
         held_out=HeldOutRows(run.version, "validation", config.eval_rows) if there else None,
@@ -246,6 +254,7 @@ def _opening(run: _Run, ready: _Ready) -> str:
         f"{len(found.trainable):,} {run.config.rows} of {found.tokens:,} tokens, "
         f"{int(found.supervised.sum()):,} supervised"
         + (f" ({left_out} without a supervised token left out)" if left_out else "")
+        + (", in their stored order" if run.order == "stored" else "")
         + f"; {args.max_steps:,} steps on {args.world_size} x {args.device.type}, "
         f"{'bf16' if args.bf16 else 'fp32'}, {ready.attention} attention; packed = alone within {ready.isolation:.1e}"
     )

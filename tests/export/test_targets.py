@@ -255,3 +255,24 @@ def test_form_that_cannot_hold_the_loss_weights_says_so(tmp_path):
     assert "Loss weights are not in these files" in told.warnings[0]
     assert told.warnings[0] in (tmp_path / "x" / "README.md").read_text()
     assert export_to(folder, "messages", tmp_path / "y").warnings == []
+
+
+def test_form_of_a_version_with_a_curriculum_says_that_it_must_not_be_shuffled(tmp_path):
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    data = {
+        "name": "ordered",
+        "sources": [{"name": "s", "path": str(tmp_path / "rows.jsonl"), "format": "messages"}],
+        "split": {"validation": 0.0},
+        "tokenize": {"tokenizer": byte_tokenizer(tmp_path / "tokenizer", CALLING), "max_length": 256},
+        "pack": {"max_length": 256, "order": {"by": "answer-characters", "first": "highest"}},
+    }
+    folder = Path(build(parse_pipeline(data, "pipeline"), tmp_path / "store").path)
+    told = export_to(folder, "trl-packed", tmp_path / "x", ranks=2)
+    [warning] = told.warnings
+    assert "(answer-characters, highest first)" in warning
+    assert warning in (tmp_path / "x" / "README.md").read_text()
+    whole = table(folder, "packs")["input_ids"].to_list()
+    parts = [loaded(tmp_path / "x" / "train" / f"rank-0000{rank}-of-00002")["input_ids"] for rank in range(2)]
+    taken = [list(parts[n % 2][n // 2]) for n in range(len(whole))]
+    assert taken == whole  # a step over all ranks takes the next packs
+    assert export_to(folder, "messages", tmp_path / "y").warnings == []

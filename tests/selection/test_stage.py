@@ -93,8 +93,8 @@ def test_select_by_what_is_not_there_says_what_is() -> None:
 def test_ledger_of_a_selection_tells_score_place_and_budget() -> None:
     outcome = select(scored(1, 5, 3), budget=1)
     assert outcome.rejected.select("id", "code", "detail").rows() == [
-        ("r0", "not-selected", "score 1.0, place 3 of 3; 1 rows take 1 of 1 rows"),
-        ("r2", "not-selected", "score 3.0, place 2 of 3; 1 rows take 1 of 1 rows"),
+        ("r0", "not-selected", "score 1, place 3 of 3; 1 rows take 1 of 1 rows"),
+        ("r2", "not-selected", "score 3, place 2 of 3; 1 rows take 1 of 1 rows"),
     ]
     assert outcome.rejected["twin"].null_count() == 2
 

@@ -120,3 +120,10 @@ def test_stream_shuffles_batches_anew_in_every_pass():
     passes = [[int(stream[start + n].labels[0]) for n in range(0, 80, 4)] for start in (0, 80, 160)]
     assert sorted(passes[0]) == list(range(0, 80, 4))
     assert len({tuple(found) for found in passes}) == 3
+
+
+def test_stream_in_stored_order_takes_every_pass_as_it_lies_with_the_last_batch_filled_up():
+    stream = PackStream(Numbered(), np.array([0, 2, 3, 5, 6]), length=12, seed=3, group=2, order="stored")
+    taken = [int(row.input_ids[0]) for row in (stream[place] for place in range(12))]
+    assert taken == [0, 2, 3, 5, 6, 0] * 2
+    assert [place for place in range(12) if (stream[place].labels == X).all()] == [5, 11]

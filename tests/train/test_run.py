@@ -75,6 +75,30 @@ def test_train_counts_the_tokens_of_the_packs_it_took(finished: TrainResult, ver
     assert finished.epochs == pytest.approx(30 * 4 / len(rows))
 
 
+@pytest.mark.parametrize("order", ["auto", "stored", "shuffled"])
+def test_train_keeps_the_order_of_a_curriculum_unless_it_is_told_to_shuffle(order: str, tmp_path: Path):
+    made = write_version(tmp_path / "v", [[example([n], [n] * n)] for n in range(2, 12)], [])
+    manifest = load_manifest(made)
+    pack = {"max_length": 64, "order": {"by": "answer-characters"}}
+    ordered = manifest.model_copy(update={"pipeline": manifest.pipeline | {"pack": pack}})
+    (made / "manifest.json").write_text(ordered.model_dump_json())
+    said: list[str] = []
+    settings = config(order=order, gradient_accumulation=1, max_steps=20)
+    result = train(settings, made, tmp_path / "run", progress=said.append)
+    taken = [step.tokens for step in result.history]
+    lengths = [len(row.input_ids) for row in (open_rows(made, "train", "packs")[n] for n in range(10))]
+    assert lengths == sorted(lengths)
+    assert (taken == lengths * 2) == (order != "shuffled")
+    assert sorted(taken) == sorted(lengths * 2)
+    assert any("in their stored order" in line for line in said) == (order != "shuffled")
+
+
+def test_run_folder_of_settings_without_an_order_is_that_of_before_there_was_one(version: Path):
+    manifest = load_manifest(version)
+    assert run_folder(config(), manifest) == run_folder(config(order="auto"), manifest)
+    assert run_folder(config(order="stored"), manifest) != run_folder(config(), manifest)
+
+
 def test_train_saves_a_model_that_gives_the_losses_of_the_trained_one(finished: TrainResult, version: Path):
     model = AutoModelForCausalLM.from_pretrained(finished.model)
     held = open_rows(version, "validation", "tokens")
