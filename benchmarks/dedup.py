@@ -152,7 +152,9 @@ def run_sft_data(path: Path, threshold: float, criterion: str, column: str) -> l
     folder = path.parent / f"sketches-{os.getpid()}"
     folder.mkdir()
     try:
-        for number, batch in enumerate(pq.ParquetFile(path).iter_batches(SHARD, columns=["id", column])):
+        for number, batch in enumerate(
+            pq.ParquetFile(path).iter_batches(SHARD, columns=["id", column], use_threads=False)
+        ):
             frame = pl.from_arrow(batch)
             assert isinstance(frame, pl.DataFrame)  # noqa: S101
             shard = frame.select("id", messages=column, tools=pl.lit(None, dtype=pl.String))

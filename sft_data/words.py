@@ -17,12 +17,15 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic as _intrinsic
 
-__all__ = ["holds", "load", "needs_escape", "store"]
+__all__ = ["HIGH", "holds", "leading", "letters", "load", "needs_escape", "store"]
 
 intrinsic: Any = _intrinsic  # its own type says that it takes the arguments of the code generator
 
 _LOW = np.uint64(0x0101010101010101)
-_HIGH = np.uint64(0x8080808080808080)
+HIGH = np.uint64(0x8080808080808080)
+_SEVEN = np.uint64(0x7F7F7F7F7F7F7F7F)
+_FROM_A = np.uint64(0x1F1F1F1F1F1F1F1F)  # what lifts "a" and all above it to 128
+_BEHIND_Z = np.uint64(0x0505050505050505)
 _SPACES = np.uint64(0x2020202020202020)
 _QUOTES = np.uint64(0x2222222222222222)
 _BACKSLASHES = np.uint64(0x5C5C5C5C5C5C5C5C)
@@ -59,6 +62,26 @@ def store(typing, array, index, word):
     return types.intp(array, types.intp, types.uint64), generate
 
 
+@intrinsic
+def leading(typing, marks):
+    """How many bytes of a word stand before the first whose high bit is set in `marks`: 0 to 8."""
+    del typing
+
+    def generate(context, builder, signature, arguments):
+        del context, signature
+        bits = builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 0))
+        return builder.lshr(bits, ir.Constant(bits.type, 3))
+
+    return types.int64(types.uint64), generate
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
+def letters(word):
+    """The high bit of each byte of `word` that is an ASCII letter, of either case."""
+    low = (word | _SPACES) & _SEVEN
+    return (low + _FROM_A) & ~(low + _BEHIND_Z) & ~word & HIGH
+
+
 @numba.njit(cache=True, nogil=True, inline="always")
 def holds(word, pattern):
     """Whether any byte of `word` is the one that `pattern` holds eight times.
@@ -66,7 +89,7 @@ def holds(word, pattern):
     "Determine if a word has a zero byte" of Anderson's Bit Twiddling Hacks, on the difference.
     """
     other = word ^ pattern
-    return ((other - _LOW) & ~other & _HIGH) != 0
+    return ((other - _LOW) & ~other & HIGH) != 0
 
 
 @numba.njit(cache=True, nogil=True, inline="always")
@@ -74,4 +97,4 @@ def needs_escape(word):
     """Whether any of the eight bytes is one that JSON escapes: a control character, a quote or a backslash."""
     quote, backslash = word ^ _QUOTES, word ^ _BACKSLASHES
     odd = ((quote - _LOW) & ~quote) | ((backslash - _LOW) & ~backslash) | ((word - _SPACES) & ~word)
-    return (odd & _HIGH) != 0
+    return (odd & HIGH) != 0

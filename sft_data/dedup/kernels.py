@@ -13,6 +13,8 @@ from __future__ import annotations
 import numba
 import numpy as np
 
+from sft_data.words import HIGH, leading, letters, load
+
 __all__ = ["STEP", "find_composable", "mix", "ngrams", "read_units", "shingle"]
 
 # What a character does to units; units.unit_table gives each code point one of them.
@@ -23,6 +25,11 @@ _MIX_1 = np.uint64(0xFF51AFD7ED558CCD)
 _MIX_2 = np.uint64(0xC4CEB9FE1A85EC53)
 STEP = np.uint64(0x9E3779B97F4A7C15)
 _S33 = np.uint64(33)
+_SMALL = np.uint64(0x2020202020202020)  # what makes ASCII letters small
+_FEW = 24  # so many are sorted faster as they stand
+_BYTE = np.uint64(0xFF)
+_BLANK, _LINE_END, _STOP, _OTHER_BYTE = range(4)
+_OTHER = np.uint64(1 << 63)  # tells a character that is not ASCII from eight that are
 
 
 @numba.njit(cache=True, nogil=True, inline="always")
@@ -58,9 +65,17 @@ def find_composable(data, bounds, table):
     out = np.zeros(len(bounds) - 1, dtype=np.bool_)
     for doc in range(len(out)):
         i = bounds[doc]
-        while i < bounds[doc + 1]:
-            if data[i] < 0xCC:
+        end = bounds[doc + 1]
+        while i < end:
+            if i + 8 <= end and load(data, i) & HIGH == 0:
+                i += 8
+                continue
+            lead = data[i]
+            if lead < 0xCC:
                 i += 1
+                continue
+            if 0xE5 <= lead <= 0xE9:  # Han, U+5000 to U+9FFF
+                i += 3
                 continue
             code, i = _decode(data, i)
             if code < len(table) and table[code] >> 28:
@@ -70,42 +85,87 @@ def find_composable(data, bounds, table):
 
 
 @numba.njit(cache=True, nogil=True)
-def read_units(data, i, end, table, hashes, starts, ends):  # noqa: PLR0912, PLR0915 - one pass over the bytes
+def _quick_bytes(table):
+    """What a byte behind a run of ASCII letters, or between them, asks for."""
+    quick = np.full(256, _OTHER_BYTE, dtype=np.uint8)
+    for byte in range(128):
+        kind = (table[byte] >> 21) & 7
+        if kind == SPACE:
+            quick[byte] = _LINE_END if byte == 10 else _BLANK
+        elif kind == SEPARATOR:
+            quick[byte] = _STOP
+    return quick
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
+def _absorb(word, piece):
+    """The hash of a word with a further piece: up to eight ASCII characters, or one other character."""
+    word = (word ^ piece) * STEP
+    return word ^ (word >> _S32)
+
+
+@numba.njit(cache=True, nogil=True)
+def read_units(data, i, end, table, quick, hashes, starts, ends):  # noqa: PLR0912, PLR0915 - one pass over the bytes
     """Split `data[i:end]` into units: their hashes, and the bytes at which they start and end.
 
     `starts` and `ends` may be None. Returns the number of units; where the text starts and ends without the white
     space around it; and a hash of its numbers in their order, each with the sign or operator before it.
+
+    A word is hashed in lower case and in pieces: a run of ASCII by eight characters, any other character for itself.
+    So most words are one load and one product.
     """
     first, last = end, end  # of the text without the white space around it
     units = 0
     word, in_word, opened = np.uint64(0), False, i
+    piece, held = np.uint64(0), 0  # ASCII characters of the word that its hash lacks yet, and how many they are
     number, in_number, listed = np.uint64(0), False, np.uint64(0)
     sign, after_number = np.uint64(0), False  # an operator that stands before a number belongs to it
+    safe = end - 8  # up to here eight bytes can be read at once
     while i <= end:
-        if i < end and not in_number:  # most bytes, in the fewest steps: an ASCII word, the blank behind it, a Han sign
-            lead = data[i]
-            if lead < 0x80 and table[lead] >> 21 == WORD:
-                if first == end:
-                    first = i
-                if not in_word:
-                    in_word, opened = True, i
-                while i < end and data[i] < 0x80 and table[data[i]] >> 21 == WORD:
-                    word = (word ^ np.uint64(table[data[i]])) * STEP
-                    i += 1
-                last = i
-                sign, after_number = np.uint64(0), False
-                if i < end and data[i] == 32:
-                    hashes[units] = mix(word)
+        if not in_word and not in_number:  # most bytes, in the fewest steps: plain words and what ends them, Han signs
+            opened = i
+            while i <= safe:
+                eight = load(data, i)
+                many = leading(~letters(eight) & HIGH)
+                i += many
+                if many == 8:
+                    word = _absorb(word, eight | _SMALL)
+                    continue
+                rest = (eight | _SMALL) & ((_ONE << np.uint64(8 * many)) - _ONE)
+                stop = quick[(eight >> np.uint64(8 * many)) & _BYTE]
+                if stop == _OTHER_BYTE:
+                    piece, held = rest, many
+                    break
+                if i > opened:
+                    hashes[units] = mix(_absorb(word, rest) if many else word)
                     if starts is not None:
                         starts[units], ends[units] = opened, i
                     units += 1
-                    word, in_word = np.uint64(0), False
-                    i += 1
-                continue
-            if 0xE4 <= lead <= 0xE9 and not in_word:
-                code, after = _decode(data, i)
-                if table[code] >> 21 == ALONE:
-                    hashes[units] = mix(np.uint64(code) * STEP)
+                    word = np.uint64(0)
+                    if first == end:
+                        first = opened
+                    last = i
+                    sign, after_number = np.uint64(0), False
+                elif stop != _BLANK or not after_number:
+                    sign, after_number = np.uint64(0), False
+                if stop == _STOP:
+                    if first == end:
+                        first = i
+                    last = i + 1
+                i += 1
+                opened = i
+            if i > opened:
+                in_word = True
+                if first == end:
+                    first = opened
+                last = i
+                sign, after_number = np.uint64(0), False
+            else:
+                while i < end and 0xE4 <= data[i] <= 0xE9:
+                    code, after = _decode(data, i)
+                    if code < 0x4E00:  # from here up to U+9FFF all are Han
+                        break
+                    hashes[units] = mix((np.uint64(code) | _OTHER) * STEP)
                     if starts is not None:
                         starts[units], ends[units] = i, after
                     units += 1
@@ -113,6 +173,7 @@ def read_units(data, i, end, table, hashes, starts, ends):  # noqa: PLR0912, PLR
                         first = i
                     i = last = after
                     sign, after_number = np.uint64(0), False
+                if i > opened and i <= safe:
                     continue
         entry = np.uint32(SEPARATOR << 21)
         start = i
@@ -149,16 +210,23 @@ def read_units(data, i, end, table, hashes, starts, ends):  # noqa: PLR0912, PLR
         if kind == WORD or (kind == MARK and in_word):
             if not in_word:
                 in_word, opened = True, start
-            word = (word ^ np.uint64(entry & 0x1FFFFF | WORD << 21)) * STEP
+            low = np.uint64(entry & 0x1FFFFF)
+            if low < 0x80:
+                piece |= low << np.uint64(8 * held)
+                held += 1
+            if held == 8 or (held and low >= 0x80):
+                word, piece, held = _absorb(word, piece), np.uint64(0), 0
+            if low >= 0x80:
+                word = _absorb(word, low | _OTHER)
             continue
         if in_word:
-            hashes[units] = mix(word)
+            hashes[units] = mix(_absorb(word, piece) if held else word)
             if starts is not None:
                 starts[units], ends[units] = opened, start
             units += 1
-            word, in_word = np.uint64(0), False
+            word, in_word, piece, held = np.uint64(0), False, np.uint64(0), 0
         if kind == ALONE:
-            hashes[units] = mix(np.uint64(entry & 0x1FFFFF) * STEP)
+            hashes[units] = mix((np.uint64(entry & 0x1FFFFF) | _OTHER) * STEP)
             if starts is not None:
                 starts[units], ends[units] = start, i
             units += 1
@@ -192,36 +260,39 @@ def _hash_bytes(data, first, last):
 
 
 @numba.njit(cache=True, nogil=True)
-def _sort_unique(values, first, end, spare, places):
-    """Sort `values[first:end]` and drop repetitions in place; return the new end.
+def _spread(grams, size, values, first, places):
+    """Put `grams[:size]` into `values` from `first` on, nearly sorted: each near the place that its size asks for.
 
-    Hashes are evenly spread, so one pass puts each value near its place and an insertion sort does the rest: linear
-    time, three times as fast as a general sort of such short runs.
+    Hashes are evenly spread, so one pass of a bucket sort leaves an insertion sort little to do: linear time, three
+    times as fast as a general sort of such short runs.
     """
-    size = end - first
-    if size > 24:
-        places[: size + 1] = 0
-        for at in range(first, end):
-            places[np.int64(((values[at] >> _S32) * np.uint64(size)) >> _S32) + 1] += 1
-        for at in range(size):
-            places[at + 1] += places[at]
-        for at in range(first, end):
-            bucket = np.int64(((values[at] >> _S32) * np.uint64(size)) >> _S32)
-            spare[places[bucket]] = values[at]
-            places[bucket] += 1
-        values[first:end] = spare[:size]
+    places[: size + 1] = 0
+    for at in range(size):
+        places[np.int64(((grams[at] >> _S32) * np.uint64(size)) >> _S32) + 1] += 1
+    for at in range(size):
+        places[at + 1] += places[at]
+    for at in range(size):
+        bucket = np.int64(((grams[at] >> _S32) * np.uint64(size)) >> _S32)
+        values[first + places[bucket]] = grams[at]
+        places[bucket] += 1
+
+
+@numba.njit(cache=True, nogil=True)
+def _sort_unique(values, first, end):
+    """Sort `values[first:end]` and drop repetitions in place; return the new end, and a sum over what stays."""
     for at in range(first + 1, end):
         value, back = values[at], at
         while back > first and values[back - 1] > value:
             values[back] = values[back - 1]
             back -= 1
         values[back] = value
-    kept = first
+    kept, key = first, np.uint64(0)
     for at in range(first, end):
         if at == first or values[at] != values[kept - 1]:
             values[kept] = values[at]
+            key += mix(values[at] ^ STEP)
             kept += 1
-    return kept
+    return kept, key
 
 
 @numba.njit(cache=True, nogil=True)
@@ -230,16 +301,24 @@ def shingle(data, bounds, table, n, values, counts, keys, numbers):
     longest = np.int64(0)
     for doc in range(len(bounds)):
         longest = max(longest, bounds[doc, 1] - bounds[doc, 0])
-    hashes, places = np.empty(longest + 2, dtype=np.uint64), np.empty(longest + 2, dtype=np.int64)
+    hashes, grams = np.empty(longest + 2, dtype=np.uint64), np.empty(longest + 2, dtype=np.uint64)
+    places = np.empty(longest + 2, dtype=np.int32)
+    quick = _quick_bytes(table)
     used = 0
     for doc in range(len(bounds)):
         opened = used
-        units, first, last, numbers[doc] = read_units(data, bounds[doc, 0], bounds[doc, 1], table, hashes, None, None)
+        units, first, last, numbers[doc] = read_units(
+            data, bounds[doc, 0], bounds[doc, 1], table, quick, hashes, None, None
+        )
         if units >= n:
-            used = _sort_unique(values, opened, roll(hashes, units, n, values, used), hashes, places)
-            for at in range(opened, used):
-                keys[doc] += mix(values[at] ^ STEP)
-            keys[doc] |= _ONE
+            if units < n + _FEW:
+                used = roll(hashes, units, n, values, used)
+            else:
+                size = roll(hashes, units, n, grams, 0)
+                _spread(grams, size, values, opened, places)
+                used = opened + size
+            used, key = _sort_unique(values, opened, used)
+            keys[doc] = key | _ONE
         elif last > first:
             whole = _hash_bytes(data, first, last)
             keys[doc] = max(whole & ~_ONE, np.uint64(2))  # 0 is the empty text
@@ -254,10 +333,13 @@ def ngrams(data, bounds, table, n, out):
     """Write each text's units, n-grams in their order, and their numbers; a text below `n` units is one n-gram."""
     sizes, counts, starts, ends, grams = out
     hashes = np.empty(len(data) + 1, dtype=np.uint64)
+    quick = _quick_bytes(table)
     used = 0
     spans = 0
     for doc in range(len(bounds)):
-        size, _, _, _ = read_units(data, bounds[doc, 0], bounds[doc, 1], table, hashes, starts[spans:], ends[spans:])
+        size, _, _, _ = read_units(
+            data, bounds[doc, 0], bounds[doc, 1], table, quick, hashes, starts[spans:], ends[spans:]
+        )
         sizes[doc] = size
         spans += size
         opened = used

@@ -68,6 +68,7 @@ class NearDedup(StageConfig):
     time only: the sketches of published rows are kept in the store's index.
     """
 
+    revision: ClassVar[int] = 2  # words are hashed by eight characters
     scope: ClassVar[Literal["shard", "dataset"]] = "dataset"
     adds: ClassVar[Mapping[str, pl.DataType]] = {"cluster": pl.String()}
     uses: ClassVar[tuple[str, ...]] = ("numba", "numpy", "unicode")

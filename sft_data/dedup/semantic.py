@@ -57,6 +57,7 @@ class SemanticDedup(StageConfig):
     with the square of the rows.
     """
 
+    revision: ClassVar[int] = 2  # words are hashed by eight characters
     scope: ClassVar[Literal["shard", "dataset"]] = "dataset"
     uses: ClassVar[tuple[str, ...]] = ("numba", "numpy")
     files: ClassVar[tuple[str, ...]] = ("model",)

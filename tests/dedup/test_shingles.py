@@ -165,3 +165,28 @@ def test_sketch_and_decision_do_not_import_pandas() -> None:
         "sys.exit('pandas' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", told], check=False).returncode == 0
+
+
+WORDS = [
+    *("a", "Of", "word", "Letters", "eightful", "ninefully", "sixteenletterabc", "an-unusually", "x_1", "3rd", "7"),
+    *("café", "naïvely", "Strasse", "straße", "ПРИВЕТ", "привет", "中", "文字", "Python是", "\u212aelvin"),
+]
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(st.sampled_from(WORDS), min_size=1, max_size=12),
+    st.sampled_from([" ", "\n", ", ", ".", " \u3000", "\t"]),
+    st.integers(0, 9),
+)
+def test_units_of_a_text_are_the_same_wherever_its_words_stand(words: list[str], between: str, before: int) -> None:
+    """Long runs, the last bytes of a text and odd characters are read in different ways: all must agree."""
+    text = between.join(words)
+    found = sets_of(text, "." * before + text + " .......", text.lower() + between, n=1)
+    assert found.counts.tolist() == [len(set(oracle.units(text)))] * 3
+    assert set_of(found, 0) == set_of(found, 1) == set_of(found, 2)
+
+
+def test_a_word_is_the_same_with_characters_that_are_not_seen() -> None:
+    found = sets_of("a softened and interesting word", "a so\u00adftened and inter\u200desti\u00adng word", n=3)
+    assert set_of(found, 0) == set_of(found, 1)
