@@ -156,6 +156,9 @@ def _contradictions(pipeline: Pipeline) -> Iterator[str]:
             if column not in there and column not in CONVERSATIONS:
                 yield f"stages.{number}.{setting}: {_no_column(column, there)}"
         there |= set(stage.adds)
+    for setting, column in pipeline.split.reads().items():
+        if column not in there and column not in CONVERSATIONS:
+            yield f"split.{setting}: {_no_column(column, there)}"
     if pipeline.pack is not None and pipeline.pack.order is not None:
         wanted = column_of(pipeline.pack.order.by)
         if wanted is not None and wanted not in there and wanted not in CONVERSATIONS:

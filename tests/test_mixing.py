@@ -12,6 +12,7 @@ from sft_data import build as build_module
 from sft_data.build import BuildResult, build
 from sft_data.engine import LocalEngine
 from sft_data.pipeline import Pipeline, parse_pipeline
+from sft_data.report.model import Report
 from sft_data.store.verify import verify
 from tests.dedup import oracle
 from tests.frames import ids
@@ -173,3 +174,30 @@ def test_source_put_before_the_others_moves_no_row_either(split: BuildResult, tm
     stayed = before.keys() & now.keys()
     assert len(stayed) == len(before)
     assert {name: now[name] for name in stayed} == {name: before[name] for name in stayed}
+
+
+def checks(result: BuildResult) -> dict[str, tuple[bool, str]]:
+    report = Report.model_validate_json((Path(result.path) / "report.json").read_text())
+    return {check.name: (check.passed, check.told) for check in report.checks}
+
+
+def test_report_names_groups_without_held_out_rows_and_strata_give_them_some(tmp_path: Path) -> None:
+    more = {"rare": rows_of("rare", 3), "small": rows_of("small", 25)}
+    bare = pipeline_of(tmp_path / "data", more, split={"validation": 0.05, "seed": 1})
+    groups = table(build(bare, tmp_path / "store"), "conversations").group_by("source", "lang").agg(pl.len(), "split")
+    without = {f"{s} {lang}": rows for s, lang, rows, sides in groups.iter_rows() if set(sides) == {"train"}}
+    passed, told = checks(build(bare, tmp_path / "store"))["Every group has held-out rows"]
+    assert without
+    assert passed == all(rows * 0.05 < 1 for rows in without.values())
+    for name, rows in without.items():
+        assert f"{name} ({rows} rows)" in told
+    strata = {"validation": 0.05, "seed": 1, "stratify": ["source", "lang"], "least": 1}
+    more["rare"] += rows_of("more", 60)
+    some = build(pipeline_of(tmp_path / "data", more, split=strata), tmp_path / "store")
+    assert checks(some)["Every group has held-out rows"][0]
+    assert verify(Path(some.path)).problems == []
+    rows = table(some, "conversations")
+    for source, lang, sides, clusters in rows.group_by("source", "lang").agg("split", "cluster").iter_rows():
+        held = len({c for c, side in zip(clusters, sides, strict=True) if side != "train"})
+        assert abs(held - 0.05 * len(set(clusters))) <= 2, (source, lang)
+        assert held >= 1 or len(set(clusters)) < 12, (source, lang)

@@ -2,9 +2,12 @@ from collections import Counter, defaultdict
 
 import polars as pl
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from sft_data.dedup.near import NearDedup
+from sft_data.errors import ConfigError
 from sft_data.schema import CONVERSATIONS
 from sft_data.split import SPLITS, Split, draw
 from sft_data.stage import apply_decision, run_dataset_stage
@@ -92,6 +95,103 @@ def test_split_near_twins_never_stand_on_both_sides() -> None:
     near = [(a, b) for j, (b, right) in enumerate(sets) for a, left in sets[:j] if oracle.jaccard(left, right) >= 0.7]
     assert len(near) > 50
     assert sum(side[a] != side[b] for a, b in near) == 0
+
+
+def grouped(*sizes: int, prefix: str = "") -> list[dict[str, object]]:
+    """Groups g0, g1, ... of so many rows, in turns."""
+    rows = [(i, g) for g, size in enumerate(sizes) for i in range(size)]
+    return [
+        chat(f"{prefix}g{g}:{i}", "x", f"{prefix} question {i} of {g}", source=f"g{g}", cluster=f"{prefix}{g}:{i}")
+        for i, g in sorted(rows)
+    ]
+
+
+SHARES = st.sampled_from([(0.1, 0.0), (0.02, 0.0), (0.0, 0.05), (0.07, 0.03), (0.3, 0.4), (0.29, 0.0), (0.5, 0.45)])
+
+
+@given(st.lists(st.integers(1, 130), min_size=1, max_size=4), SHARES, st.integers(0, 5))
+@settings(deadline=None, max_examples=40)
+def test_stratified_split_holds_out_its_share_of_every_group_to_one_cluster(
+    sizes: list[int], shares: tuple[float, float], seed: int
+) -> None:
+    how = {"validation": shares[0], "test": shares[1], "stratify": ["source"], "seed": seed}
+    split = split_of(conversations(*grouped(*sizes)), **how)
+    for group, size in enumerate(sizes):
+        counts = Counter(side for name, side in split.items() if name.startswith(f"g{group}:"))
+        assert abs(counts["validation"] + counts["test"] - sum(shares) * size) <= 1.0 + 1e-9
+        assert abs(counts["validation"] - shares[0] * size) <= 2.0
+        assert abs(counts["test"] - shares[1] * size) <= 2.0
+
+
+@given(st.lists(st.integers(1, 60), min_size=3, max_size=3), st.lists(st.integers(1, 60), min_size=3, max_size=3))
+@settings(deadline=None, max_examples=25)
+def test_stratified_split_never_moves_a_row_when_rows_are_added_behind_those_of_their_groups(
+    sizes: list[int], added: list[int]
+) -> None:
+    how = {"validation": 0.15, "test": 0.05, "stratify": ["source"], "least": 1}
+    old, new = grouped(*sizes), grouped(*added, prefix="new")
+    before = split_of(conversations(*old), **how)
+    after = split_of(conversations(*old, *new), **how)
+    assert {name: after[name] for name in before} == before
+    # Nor when another source comes before all.
+    other = [row | {"source": "other"} for row in new]
+    assert {
+        name: side for name, side in split_of(conversations(*other, *old), **how).items() if name in before
+    } == before
+
+
+def test_stratified_split_draws_which_cluster_of_a_block_is_held_out() -> None:
+    frame = conversations(*grouped(400))
+    how = {"validation": 0.1, "stratify": ["source"]}
+    found = [split_of(frame, seed=seed, **how) for seed in (1, 2)]
+    places = [[i for i in range(400) if split[f"g0:{i}"] != "train"] for split in found]
+    for held in places:
+        assert [place // 10 for place in held] == list(range(40))
+        assert len({place % 10 for place in held}) > 6
+    assert places[0] != places[1]
+
+
+def test_least_gives_small_groups_held_out_clusters_and_large_ones_their_share() -> None:
+    frame, small = conversations(*grouped(12, 9, 700)), []
+    for seed in range(12):
+        how = {"validation": 0.02, "stratify": ["source"], "seed": seed}
+        split = split_of(frame, **how, least=1)
+        held = Counter(name[:2] for name, side in split.items() if side == "validation")
+        assert held["g0"] == 1
+        assert held["g1"] <= 1
+        assert 14 <= held["g2"] <= 15
+        small.append(sum(side != "train" for name, side in split_of(frame, **how).items() if name.startswith("g0")))
+    assert 0 in small  # in expectation a quarter of a cluster
+
+
+def test_stratified_split_keeps_a_cluster_of_two_groups_on_the_side_of_its_first_row() -> None:
+    rows = grouped(40, 40)
+    shared = [
+        row | {"cluster": f"c{i // 2}"} for i, row in enumerate(rows)
+    ]  # rows stand in turns: each cluster in both
+    split = split_of(conversations(*shared), validation=0.25, stratify=["source"])
+    assert all(split[a["id"]] == split[b["id"]] for a, b in zip(shared[::2], shared[1::2], strict=True))
+    assert Counter(split.values())["validation"] == 20
+
+
+def test_stratified_split_is_the_same_for_any_cut_into_shards() -> None:
+    frame = conversations(*grouped(33, 21))
+    stage = Split(validation=0.2, test=0.1, stratify=("source", "language"), least=2)
+    decision = stage.decide([stage.sketch(frame.slice(at, 5)) for at in range(0, frame.height, 5)])
+    assert apply_decision(stage, frame, decision).kept.equals(run_dataset_stage(stage, frame).kept)
+
+
+def test_split_without_strata_is_written_as_before_there_were_any() -> None:
+    """Else every version would have another fingerprint."""
+    assert set(Split().model_dump()) == {"kind", "validation", "test", "seed"}
+    assert Split.model_validate(Split(stratify=("source",), least=1).model_dump()).stratify == ("source",)
+
+
+def test_split_by_strata_that_are_not_there_says_so() -> None:
+    with pytest.raises(ConfigError, match="no column `lang`"):
+        split_of(conversations(*rows_of(3)), stratify=["lang"])
+    with pytest.raises(ValidationError, match="`least` speaks of the groups of `stratify`"):
+        Split(least=1)
 
 
 def test_split_with_a_larger_share_only_moves_rows_out_of_train() -> None:

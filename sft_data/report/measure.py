@@ -29,6 +29,7 @@ from sft_data.report.model import (
     SourceFlow,
     SplitFigures,
 )
+from sft_data.split import Split
 from sft_data.store.layout import SPLITS, parquet_files, scan_table, splits_of
 from sft_data.store.manifest import Manifest
 from sft_data.store.read import load_manifest
@@ -226,6 +227,7 @@ def _checks(folder: Path, manifest: Manifest, packing: list[Packing]) -> list[Ch
         )
         checks.append(Check(name="Gates", passed=not failed, told=told))
     checks += _split_check(folder)
+    checks += _group_check(folder, manifest)
     checks += _mask_check(folder)
     packing = [each for each in packing if each.batch_rows is None]  # rows alone are not held against packs
     if packing:
@@ -250,6 +252,38 @@ def _split_check(folder: Path) -> list[Check]:
         else f"{crossing:,} clusters lie in two splits"
     )
     return [Check(name="Held-out rows are unseen", passed=not crossing, told=told)]
+
+
+def _group_check(folder: Path, manifest: Manifest) -> list[Check]:
+    """Has every source, in every language, held-out rows? A group that is too small for one by its share may not."""
+    section = manifest.pipeline.get("split")
+    split = Split.model_validate(section) if isinstance(section, dict) else Split()
+    held = split.validation + split.test
+    there = splits_of(folder, "conversations")
+    if not held or not there:
+        return []
+    table = scan_table(folder, "conversations")
+    by = [column for column in split.stratify or ("source", "lang") if column in table.collect_schema()]
+    name = pl.concat_str([pl.col(column).cast(pl.String).fill_null("(none)") for column in by], separator=" ")
+    groups = (
+        table.group_by(name.alias("group"))
+        .agg(rows=pl.len(), held=(pl.col("split") != "train").sum())
+        .sort(["rows", "group"], descending=[True, False])
+        .collect()
+    )
+    without = groups.filter(pl.col("held") == 0)
+    if without.is_empty():
+        told = f"each of the {groups.height:,} groups by {' and '.join(by)} has some"
+        return [Check(name="Every group has held-out rows", passed=True, told=told)]
+    some = ", ".join(f"{group} ({rows:,} rows)" for group, rows in without.head(5).select("group", "rows").iter_rows())
+    more = f" and {without.height - 5:,} more" if without.height > 5 else ""
+    return [
+        Check(
+            name="Every group has held-out rows",
+            passed=bool((without["rows"] * held < 1).all()),
+            told=f"none of {some}{more}; `split.stratify` and `split.least` see to it",
+        )
+    ]
 
 
 def _mask_check(folder: Path) -> list[Check]:

@@ -165,7 +165,7 @@ def test_measure_sources_hold_their_own_codes_and_tokens(report):
 
 
 def test_measure_checks_pass_on_a_whole_version(report):
-    assert [check.passed for check in report.checks] == [True] * 5
+    assert [check.passed for check in report.checks] == [True] * 6
 
 
 def test_measure_failed_gate_and_broken_balance_are_told(folder, tmp_path):
