@@ -176,6 +176,29 @@ def test_source_put_before_the_others_moves_no_row_either(split: BuildResult, tm
     assert {name: now[name] for name in stayed} == {name: before[name] for name in stayed}
 
 
+def test_report_tells_what_was_selected_and_in_which_order_it_is_trained_on(chosen: BuildResult) -> None:
+    report = Report.model_validate_json((Path(chosen.path) / "report.json").read_text())
+    told = [(choice.name, choice.told) for choice in report.choices]
+    steps = [step for step in report.funnel if step.kind == "select"]
+    first, second = ((step.rows_kept, step.rows_in) for step in steps)
+    assert told[:2] == [
+        (
+            "Selection",
+            f"{first[0]} of {first[1]} rows in a budget of 400 rows: round-robin by extra.rating, highest first",
+        ),
+        (
+            "Selection",
+            f"{second[0]} of {second[1]} rows in a budget of 350 rows: distant by answer-characters, highest first; "
+            "at least zh 60",
+        ),
+    ]
+    assert first[0] == 400
+    expected = "training packs by answer-characters, lowest first, packed 100 rows at a time"
+    assert told[-1] == ("Curriculum", expected)
+    page = (Path(chosen.path) / "report.html").read_text()
+    assert "round-robin by extra.rating" in page
+
+
 def checks(result: BuildResult) -> dict[str, tuple[bool, str]]:
     report = Report.model_validate_json((Path(result.path) / "report.json").read_text())
     return {check.name: (check.passed, check.told) for check in report.checks}

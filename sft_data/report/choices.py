@@ -1,4 +1,4 @@
-"""What the settings of `tokenize` chose, and what each choice cost in tokens: from the pipeline and the ledgers."""
+"""What settings chose, and what each choice cost in rows or tokens: from the pipeline and the ledgers."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from typing import Any
 import polars as pl
 
 from sft_data.chat.template import template_text
+from sft_data.pack.plan import pack_settings
 from sft_data.report.charts import number, percent
 from sft_data.report.model import Choice
 from sft_data.store.layout import scan_table
 from sft_data.store.manifest import Manifest
 from sft_data.tokenize.tokenizer import TEKKEN_TEMPLATE
 
-__all__ = ["token_choices"]
+__all__ = ["order_choices", "selection_choices", "token_choices"]
 
 _LEARNT = {
     "assistant": "the assistant's turns with their stop tokens",
@@ -50,6 +51,36 @@ def token_choices(folder: Path, manifest: Manifest) -> list[Choice]:
             name=f"Rows over {number(settings.get('max_length', 2048))} tokens", told=_long(settings, costs, manifest)
         ),
     ]
+
+
+def selection_choices(manifest: Manifest) -> list[Choice]:
+    """What each `select` went by, its budget, and how many rows it took."""
+    return [
+        Choice(name="Selection", told=_selection(step.settings, step.rows_kept, step.rows_in))
+        for step in manifest.steps
+        if step.kind == "select"
+    ]
+
+
+def _selection(settings: Mapping[str, Any], kept: int, arrived: int) -> str:
+    measure = str(settings.get("measure", "rows")).replace("-", " ")
+    budget, share = settings.get("budget"), settings.get("share")
+    room = f"{number(budget)} {measure}" if budget is not None else f"{percent(float(share or 0))} of the {measure}"
+    how = f"{settings.get('method', 'score')} by {settings.get('by')}, {settings.get('best', 'highest')} first"
+    floors = ", ".join(f"{group} {number(least)}" for group, least in (settings.get("floors") or {}).items())
+    return f"{number(kept)} of {number(arrived)} rows in a budget of {room}: {how}" + (
+        f"; at least {floors}" if floors else ""
+    )
+
+
+def order_choices(manifest: Manifest) -> list[Choice]:
+    """The curriculum, where there is one."""
+    packing = pack_settings(manifest.pipeline, None)
+    if packing is None or packing.order is None:
+        return []
+    order = packing.order
+    told = f"training packs by {order.by}, {order.first} first, packed {number(order.window)} rows at a time"
+    return [Choice(name="Curriculum", told=told)]
 
 
 def _costs(folder: Path) -> dict[str, tuple[int, int]]:

@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 
 from sft_data.pack.plan import pack_settings, units
-from sft_data.report.choices import token_choices
+from sft_data.report.choices import order_choices, selection_choices, token_choices
 from sft_data.report.distributions import conversation_distributions, token_distributions
 from sft_data.report.ledgers import duplicates, edit_groups, rejection_groups
 from sft_data.report.mixture import mixture
@@ -68,7 +68,7 @@ def measure(folder: Path) -> Report:
         packing=packing,
         mixture=mixture(folder, manifest),
         tokenizer=manifest.tokenizer,
-        choices=token_choices(folder, manifest),
+        choices=[*selection_choices(manifest), *token_choices(folder, manifest), *order_choices(manifest)],
         inputs=manifest.inputs,
         libraries=manifest.libraries,
         pipeline=manifest.pipeline,
@@ -277,13 +277,9 @@ def _group_check(folder: Path, manifest: Manifest) -> list[Check]:
         return [Check(name="Every group has held-out rows", passed=True, told=told)]
     some = ", ".join(f"{group} ({rows:,} rows)" for group, rows in without.head(5).select("group", "rows").iter_rows())
     more = f" and {without.height - 5:,} more" if without.height > 5 else ""
-    return [
-        Check(
-            name="Every group has held-out rows",
-            passed=bool((without["rows"] * held < 1).all()),
-            told=f"none of {some}{more}; `split.stratify` and `split.least` see to it",
-        )
-    ]
+    small = bool((without["rows"] * held < 1).all())
+    why = "too small for one by the share" if small else "`split.stratify` and `split.least` see to it"
+    return [Check(name="Every group has held-out rows", passed=small, told=f"none of {some}{more}: {why}")]
 
 
 def _mask_check(folder: Path) -> list[Check]:

@@ -232,7 +232,9 @@ class Report(_Model):
     packing: list[Packing]
     mixture: list[Mixture] = Field(default=[], description="effective epochs by group; empty without packs")
     tokenizer: TokenizerEntry | None
-    choices: list[Choice] = Field(default=[], description="template, what is learnt, samples, long rows")
+    choices: list[Choice] = Field(
+        default=[], description="selections, template, what is learnt, samples, long rows, curriculum"
+    )
     inputs: list[InputFile]
     libraries: dict[str, str]
     pipeline: dict[str, Any]
