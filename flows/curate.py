@@ -18,7 +18,7 @@ from prefect import flow, get_run_logger, runtime, task
 from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_logger
 
-from sft_data.build import StepResult, Work, build, run_step
+from sft_data.build import MEMORY, StepResult, Work, build, run_step
 from sft_data.engine import open_engine
 from sft_data.errors import SftDataError
 from sft_data.pipeline import load_pipeline
@@ -69,11 +69,12 @@ def curate(
     runs: str = "runs",
     engine: str = "local",
     address: str | None = None,
+    memory: int = MEMORY,
 ) -> dict[str, Any]:
     """Build `pipeline`, publish the version, train on it; returns what `sft-data run --json` prints."""
     settings = load_pipeline(Path(pipeline), overrides or [])
     with open_engine(engine, workers, address) as opened:
-        built = build(settings, store, engine=opened, call=run_step_task)
+        built = build(settings, store, engine=opened, call=run_step_task, memory=memory)
     training = train_task(settings.train, built.path, runs) if settings.train else None
     return built.model_dump(mode="json") | {"flow_run": runtime.flow_run.id, "training": training}
 

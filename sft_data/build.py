@@ -19,7 +19,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from sft_data import steps as work_of
 from sft_data.against import older_sketches, pinned
-from sft_data.cells import Cell, FileRef, Task, step_record, write_step_record
+from sft_data.cells import Cell, FileRef, Task, find_cell, step_record, write_step_record
+from sft_data.dedup.older import Gathers
 from sft_data.disk import at_work, disk_error
 from sft_data.engine import Engine
 from sft_data.errors import StageError
@@ -35,12 +36,26 @@ from sft_data.store.layout import CACHE, INDEX
 from sft_data.store.place import open_store
 from sft_data.store.read import find_by_fingerprint
 
-__all__ = ["BuildResult", "Shard", "StepResult", "Watch", "Work", "build", "curate", "forecast", "plan", "run_step"]
+__all__ = [
+    "MEMORY",
+    "BuildResult",
+    "Shard",
+    "StepResult",
+    "Watch",
+    "Work",
+    "build",
+    "curate",
+    "forecast",
+    "plan",
+    "run_step",
+]
 
 # Rows of a working shard: 8,192 conversations of 1-2 kB are 10-20 MB, small beside what a process needs anyway.
 SHARD_ROWS = 8_192
 # Below this many rows in a step, starting processes costs more than they save.
 LIGHT_ROWS = 4_096
+# Memory of a portion of a dataset-wide decision: what a worker has at hand on any machine.
+MEMORY = 512 << 20
 
 
 @dataclass(frozen=True)
@@ -101,6 +116,7 @@ class Work:
     engine: Engine
     watch: Watch = field(default_factory=Silence)
     shard_rows: int = SHARD_ROWS
+    memory: int = MEMORY  # bytes that a portion of a dataset-wide decision may take
     why: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # why steps are done again, by step
 
     @property
@@ -159,11 +175,13 @@ def build(
     call: Call = run_step,
     watch: Watch | None = None,
     shard_rows: int = SHARD_ROWS,
+    memory: int = MEMORY,
 ) -> BuildResult:
     """Curate and publish a version of `pipeline`'s dataset.
 
     `store` defaults to the pipeline's, then to ./store; `engine` to this process alone. Finished steps and shards are
-    not redone. Raises GateError where the version fails a gate (it is kept as a draft).
+    not redone. `memory` is what a portion of a dataset-wide decision may take, in bytes: less means more portions, and
+    the same version. Raises GateError where the version fails a gate (it is kept as a draft).
     """
     from sft_data.engine import LocalEngine
 
@@ -173,6 +191,7 @@ def build(
         engine=engine or LocalEngine(workers=1),
         watch=watch or Silence(),
         shard_rows=shard_rows,
+        memory=memory,
     )
     results: dict[str, StepResult] = {}
     with _on_disk(work.cache):
@@ -289,6 +308,9 @@ def _map(step: Step, work: Work, above: Sequence[StepResult]) -> list[Cell]:
 def _decide(step: Step, work: Work, above: Sequence[StepResult]) -> list[Cell]:
     stage, shards, cache = _stage(step), _shards(above), work.cache
     identity, light = step.identity, _is_light(shards)
+    older = [(file.label, ref) for file, cell in older_sketches(step, work) for _, ref in sorted(cell.files.items())]
+    rows = sum(ref.rows for _, ref in older) + sum(shard.rows.rows for shard in shards)
+    portions = stage.portions(rows, work.memory) if isinstance(stage, Gathers) and rows >= LIGHT_ROWS else ()
     sketches = _run(
         step,
         work,
@@ -305,16 +327,39 @@ def _decide(step: Step, work: Work, above: Sequence[StepResult]) -> list[Cell]:
             for number, shard in enumerate(shards)
         ],
         light=light,
-        total=2 * len(shards) + 1,
+        total=2 * len(shards) + 1 + len(portions),
     )
     slim = [cell.files["sketch.arrow"] for cell in sketches]
-    older = [(file.label, ref) for file, cell in older_sketches(step, work) for _, ref in sorted(cell.files.items())]
+    given = ([ref.sha256 for ref in slim], [(label, ref.sha256) for label, ref in older])
+    known = [(label, ref.path(work.store / INDEX)) for label, ref in older]
+    paths = [ref.path(cache) for ref in slim]
+    key = digest("decide", identity, *given)  # it knows nothing of the portions: they decide nothing
+    if find_cell(cache, key) is not None:
+        for _ in portions:
+            work.watch.advance()
+        portions = ()
+    prepared = work.engine.run(
+        cache,
+        [
+            Task(
+                digest("gather", identity, given, list(portion)),
+                f"{step.name}, portion {number}",
+                work_of.gather,
+                (stage, portion, [*(path for _, path in known), *paths]),
+                inputs=tuple(slim),
+                unchanged=step.unchanged,
+            )
+            for number, portion in enumerate(portions)
+        ],
+        lambda _: work.watch.advance(),
+    )
+    found = [cell.files["gathered.arrow"] for cell in prepared]
     decision = Task(
-        digest("decide", identity, [ref.sha256 for ref in slim], [(label, ref.sha256) for label, ref in older]),
+        key,
         f"{step.name}, decision",
         work_of.decide,
-        (stage, [ref.path(cache) for ref in slim], [(label, ref.path(work.store / INDEX)) for label, ref in older]),
-        inputs=tuple(slim),
+        (stage, paths, known, [ref.path(cache) for ref in found]),
+        inputs=(*slim, *found),
         unchanged=step.unchanged,
     )
     [verdict] = work.engine.run(cache, [decision], lambda _: work.watch.advance(), light=True)
@@ -323,11 +368,11 @@ def _decide(step: Step, work: Work, above: Sequence[StepResult]) -> list[Cell]:
         rejected = verdict.files[f"rejected-{number:05d}.parquet"]
         columns = verdict.files.get(f"columns-{number:05d}.parquet")
         parts = [shard.rows.sha256, rejected.sha256, columns.sha256 if columns else None]
-        paths = (shard.rows.path(cache), rejected.path(cache), columns.path(cache) if columns else None)
+        places = (shard.rows.path(cache), rejected.path(cache), columns.path(cache) if columns else None)
         key = digest("decided", identity, parts)
         inputs = (shard.rows, rejected, *((columns,) if columns else ()))
         label = f"{step.name}, shard {number}"
-        tasks.append(Task(key, label, work_of.decided, (stage, *paths), inputs=inputs, cost=shard.rows.bytes))
+        tasks.append(Task(key, label, work_of.decided, (stage, *places), inputs=inputs, cost=shard.rows.bytes))
     return work.engine.run(cache, tasks, lambda _: work.watch.advance(), light=light)
 
 
@@ -379,7 +424,7 @@ def _shard_record(cell: Cell, name: str) -> dict[str, Any]:
 
 
 def _ref(ref: FileRef) -> dict[str, Any]:
-    return ref.__dict__
+    return {name: value for name, value in ref.__dict__.items() if name != "made"}
 
 
 def _result(step: Step, record: Mapping[str, Any], *, reused: bool = True) -> StepResult:

@@ -38,6 +38,7 @@ __all__ = [
     "read_file",
     "step_record",
     "write_arrow",
+    "write_batches",
     "write_parquet",
     "write_step_record",
 ]
@@ -58,6 +59,7 @@ class FileRef:
     sha256: str
     bytes: int
     rows: int
+    made: Stamp | None = field(default=None, compare=False)  # of a file that was made just now: how it was then
 
     def path(self, cache: Path) -> Path:
         """Where the file lies."""
@@ -143,10 +145,13 @@ _whole: dict[Path, Stamp] = {}
 
 
 def _check_input(cache: Path, ref: FileRef) -> None:
-    """A file that lay in the step cache for days may have been damaged: it is hashed before it is used (1 GB/s)."""
+    """A file that lay in the step cache for days may have been damaged: it is hashed before it is used (1 GB/s).
+
+    One that this build made and nobody changed since is used as it is.
+    """
     path = ref.path(cache)
     now = stamp(path)
-    if _whole.get(path) == now:
+    if now in (_whole.get(path), ref.made):
         return
     if file_sha256(path) != ref.sha256:
         raise StoreError(
@@ -172,7 +177,8 @@ def _move(cache: Path, draft: Path, key: str) -> Cell:
     made = find_cell(cache, key)
     if made is None:
         raise StoreError(f"{target} vanished while it was written; is another program cleaning {cache}?")
-    return replace(made, fresh=True)
+    files = {name: replace(ref, made=stamp(ref.path(cache))) for name, ref in made.files.items()}
+    return replace(made, files=files, fresh=True)
 
 
 def _write_record(draft: Path, told: dict[str, Any], seconds: float) -> None:
@@ -238,6 +244,13 @@ def _write(data: BytesIO, path: Path) -> None:
     """Python tells when the disk is full; polars, writing to a path, may leave the end out and say nothing."""
     with path.open("wb") as file:
         file.write(data.getbuffer())
+
+
+def write_batches(frame: pl.DataFrame, path: Path) -> None:
+    """Write a large table in the same form out of the memory in which it lies, without a second copy."""
+    table = frame.rechunk().to_arrow()
+    with path.open("wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+        writer.write_table(table)
 
 
 def map_arrow(path: Path) -> pl.DataFrame:

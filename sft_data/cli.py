@@ -7,6 +7,7 @@ standard error. Exit codes: 0 done, 1 an error that the message explains, 2 wron
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Collection
@@ -74,6 +75,27 @@ Overrides = Annotated[
 EngineName = Annotated[Literal["local", "ray"], typer.Option("--engine", help="Where the work runs.")]
 Address = Annotated[str | None, typer.Option("--address", help="A Ray cluster; default: one is started here.")]
 Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Processes at work. Default: one per core.")]
+
+
+def _bytes_of(size: str | int) -> int:
+    """A number of bytes, as people write it."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?) *(?:([KMGT])(i?)B?|B)?", str(size), re.IGNORECASE)
+    if found is None or not float(found[1]):
+        raise typer.BadParameter(f"{size!r} is no size; write 512MiB or 2GiB")
+    power = " KMGT".index(found[2].upper()) if found[2] else 0
+    return int(float(found[1]) * (1024 if found[3] or not found[2] else 1000) ** power)
+
+
+Memory = Annotated[
+    int,
+    typer.Option(
+        "--memory",
+        metavar="SIZE",
+        parser=_bytes_of,
+        show_default="512MiB",
+        help="What a worker may take for its portion of a dataset-wide decision, such as 2GiB; it changes no byte.",
+    ),
+]
 
 
 def _out() -> Console:
@@ -179,6 +201,7 @@ def build(
     workers: Workers = None,
     engine: EngineName = "local",
     address: Address = None,
+    memory: Memory = 512 << 20,
     dry: Annotated[
         bool, typer.Option("--dry-run", help="Tell what would be reused, what done again and why; write nothing.")
     ] = False,
@@ -197,7 +220,7 @@ def build(
         _tell(json, forecast(settings, store), print_outlook)
         return
     with open_engine(engine, workers or cores(), address) as opened, ProgressWatch(_err()) as watch:
-        result = build_version(settings, store, engine=opened, watch=watch)
+        result = build_version(settings, store, engine=opened, watch=watch, memory=memory)
     _tell(json, result, print_build)
 
 
@@ -210,6 +233,7 @@ def run(
     workers: Workers = None,
     engine: EngineName = "local",
     address: Address = None,
+    memory: Memory = 512 << 20,
     runs: Annotated[Path, typer.Option("--runs", help="Folder of training runs.")] = Path("runs"),
     json: Json = False,
 ) -> None:
@@ -232,6 +256,7 @@ def run(
         runs=str(runs),
         engine=engine,
         address=address,
+        memory=memory,
     )
     if json:
         _print(told)

@@ -13,14 +13,14 @@ from typing import Any
 
 import polars as pl
 
-from sft_data.cells import map_arrow, write_arrow, write_parquet
-from sft_data.dedup.older import ComparesOlder, Older, older_frames
+from sft_data.cells import map_arrow, write_arrow, write_batches, write_parquet
+from sft_data.dedup.older import ComparesOlder, Gathers, Older, older_frames
 from sft_data.formats.ingest import Unit, read_unit
 from sft_data.schema import EDITS, REJECTIONS, conform
 from sft_data.sources.settings import Source
 from sft_data.stage import DatasetStage, Decision, Outcome, ShardStage, apply_decision, run_stage
 
-__all__ = ["Piece", "decide", "decided", "read", "rechunk", "sketch", "sketch_older", "stage"]
+__all__ = ["Piece", "decide", "decided", "gather", "read", "rechunk", "sketch", "sketch_older", "stage"]
 
 # What a decision's rejections hold, one row per rejected row of a shard.
 _REJECTED = pl.Schema(
@@ -65,13 +65,27 @@ def sketch_older(folder: Path, settings: ComparesOlder, file: Path, sha256: str)
     return {"of": sha256}
 
 
+def gather(folder: Path, settings: Gathers, portion: tuple[str | int, ...], sketches: Sequence[Path]) -> dict[str, Any]:
+    """Prepare a portion of a decision: what is found in the sketches of all rows, older ones first."""
+    found = settings.gather([map_arrow(path) for path in sketches], portion)
+    write_batches(found, folder / "gathered.arrow")
+    return {}
+
+
 def decide(
-    folder: Path, settings: DatasetStage, sketches: Sequence[Path], older: Sequence[tuple[str, Path]] = ()
+    folder: Path,
+    settings: DatasetStage,
+    sketches: Sequence[Path],
+    older: Sequence[tuple[str, Path]] = (),
+    gathered: Sequence[Path] = (),
 ) -> dict[str, Any]:
     """Decide over all sketches; write the part of each shard into a file of its own, with row numbers inside it."""
     frames = [map_arrow(path) for path in sketches]
-    if isinstance(settings, ComparesOlder):
-        decision = settings.decide(frames, [Older(label, map_arrow(path)) for label, path in older])
+    known = [Older(label, map_arrow(path)) for label, path in older]
+    if gathered and isinstance(settings, Gathers):
+        decision = settings.decide(frames, known, [map_arrow(path) for path in gathered])
+    elif isinstance(settings, ComparesOlder):
+        decision = settings.decide(frames, known)
     else:
         decision = settings.decide(frames)
     rejected = conform(decision.rejected, _REJECTED).sort("row")

@@ -88,6 +88,33 @@ def test_build_gives_the_same_bytes_with_other_workers_and_shards(
     assert hashes(Path(other.path)) == hashes(Path(built.path))
 
 
+@pytest.mark.parametrize("memory", [10_000, 6_000])
+def test_build_gives_the_same_bytes_however_little_memory_a_portion_may_take(
+    built: BuildResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, memory: int
+):
+    monkeypatch.setattr(build_module, "LIGHT_ROWS", 0)
+    other = build(load_pipeline(QUICKSTART), tmp_path, memory=memory)
+    assert hashes(Path(other.path)) == hashes(Path(built.path))
+    assert len(list((tmp_path / ".cache" / "cells").rglob("gathered.arrow"))) > 100
+
+
+def test_build_resumed_after_a_decision_with_other_memory_decides_nothing_again(
+    built: BuildResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(build_module, "LIGHT_ROWS", 0)
+    build(load_pipeline(QUICKSTART), tmp_path)
+    for record in (tmp_path / ".cache" / "steps").iterdir():
+        record.unlink()
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("was done again")
+
+    monkeypatch.setattr(build_module.work_of, "gather", refuse)
+    monkeypatch.setattr(build_module.work_of, "decide", refuse)
+    again = build(load_pipeline(QUICKSTART), tmp_path, memory=6_000)
+    assert hashes(Path(again.path)) == hashes(Path(built.path))
+
+
 def test_build_after_a_changed_threshold_redoes_only_what_follows(built: BuildResult, tmp_path: Path, store: Path):
     copy = tmp_path / "store"
     shutil.copytree(store, copy)

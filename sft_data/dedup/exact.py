@@ -7,15 +7,18 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 from pydantic import Field
 
+from sft_data.dedup.gathering import Portion, gather, portions
 from sft_data.dedup.older import OLDER, Older, read_older
 from sft_data.dedup.ranking import Keep, rank_columns, ranking
 from sft_data.stage import Decision, StageConfig
 
 __all__ = ["ExactDedup", "same_layout"]
 
+_ROOM = 24  # bytes a row that a portion may take: so few that there are several portions for several workers
 _ROLES = {
     "conversation": ("system", "user", "assistant", "tool"),
     "prompt": ("system", "user", "tool"),
@@ -61,14 +64,29 @@ class ExactDedup(StageConfig):
     def sketch_older(self, frame: pl.DataFrame) -> pl.DataFrame:
         return self.plain().sketch(frame)
 
-    def decide(self, sketches: Sequence[pl.DataFrame], older: Sequence[Older] | None = None) -> Decision:
+    def portions(self, rows: int, memory: int) -> list[Portion]:
+        return portions({}, ["key"], rows, min(memory, rows * _ROOM))
+
+    def gather(self, sketches: Sequence[pl.DataFrame], portion: Portion) -> pl.DataFrame:
+        keys = [_numbers(sketch["key"]) for sketch in sketches]
+        found = gather([keys], sum(map(len, keys)), portion)
+        return pl.DataFrame({"row": np.flatnonzero(np.diff(found.offsets))})
+
+    def decide(
+        self,
+        sketches: Sequence[pl.DataFrame],
+        older: Sequence[Older] | None = None,
+        gathered: Sequence[pl.DataFrame] | None = None,
+    ) -> Decision:
         older = read_older(self) if older is None else older
         known = [each.sketch.select(each.names(), "key") for each in older]
         before = sum(sketch.height for sketch in known)  # rows that are there already: they stand first
-        slim = pl.concat([*known, *(sketch.select("id", "key") for sketch in sketches)])
+        slim = pl.concat([*known, *(sketch.select("id", "key") for sketch in sketches)], rechunk=False)
         claim = np.arange(slim.height, dtype=np.int64)
         claim[ranking(sketches) + before] = np.arange(before, slim.height)
-        ordered = slim.with_columns(row=pl.int_range(pl.len(), dtype=pl.Int64) - before, claim=pl.Series(claim))
+        rows = pl.concat(each["row"] for each in gathered) if gathered else pl.int_range(slim.height, eager=True)
+        alike = slim.select(pl.all().gather(rows))
+        ordered = alike.with_columns(row=rows - before, claim=pl.Series(claim[rows.to_numpy()]))
         numbered = ordered.sort("claim").with_columns(
             number=pl.int_range(pl.len()).over("key"), twin=pl.col("id").first().over("key")
         )
@@ -83,6 +101,16 @@ class ExactDedup(StageConfig):
                 score=pl.lit(1.0),
             )
         )
+
+
+def _numbers(keys: pl.Series) -> npt.NDArray[np.uint64]:
+    """Keys of 16 bytes as two numbers each."""
+    array = keys.rechunk().to_arrow(compat_level=pl.CompatLevel.oldest())
+    bounds, data = np.frombuffer(array.buffers()[1], dtype=np.int64), array.buffers()[2]
+    if not len(array) or data is None:
+        return np.empty((0, 2), dtype=np.uint64)
+    bounds = bounds[array.offset : array.offset + len(array) + 1]
+    return np.frombuffer(data, dtype=np.uint8)[bounds[0] : bounds[-1]].view(np.uint64).reshape(-1, 2)
 
 
 def _key_text(roles: tuple[str, ...]) -> pl.Expr:

@@ -1,8 +1,8 @@
-"""Candidates from band keys, their verification, and the two decisions made of them.
+"""Candidates, their verification, and the two decisions made of them.
 
-Rows that share a band key stand in one bucket. Every pair of a bucket that could matter is verified by the exact
-Jaccard similarity of its shingle sets: no cap cuts a large bucket short. Equal parts are recognised by their keys
-before any set is read.
+Rows that share a band key stand in one bucket (see `gathering`). Every pair of a bucket that could matter is verified
+by the exact Jaccard similarity of its shingle sets: no cap cuts a large bucket short. Equal parts are recognised by
+their keys before any set is read.
 
 Large buckets are what data made from templates has: a thousand questions to one passage, ten thousand refusals in the
 same words. Where a row would have to be held against many, it looks its twin up in the relation (conversation, prompt
@@ -15,34 +15,33 @@ or answer) in which it has the fewest candidates: a twin is near in all of them.
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numba
 import numpy as np
 import numpy.typing as npt
 
+from sft_data.dedup.gathering import Buckets
+from sft_data.dedup.memory import window
+
 __all__ = [
     "CRITERIA",
-    "Buckets",
     "Found",
     "Rule",
     "Sets",
-    "buckets",
+    "Shard",
+    "begins",
     "components",
-    "either",
     "greedy",
-    "join",
-    "one_each",
-    "window",
-    "without",
+    "join_equal",
+    "place",
+    "sets_of",
+    "similar",
 ]
 
 _FEW = 64  # candidates that a row is held against before it looks for a relation with fewer
-
-_MANY = 1 << 31  # places in all buckets together from which on their numbers take 8 bytes
 
 I64 = npt.NDArray[np.int64]
 I32 = npt.NDArray[np.int32]
@@ -50,170 +49,137 @@ Bools = npt.NDArray[np.bool_]
 
 CRITERIA = ("prompt-and-answer", "conversation", "prompt", "answer")
 _BOTH, _WHOLE, _PROMPT, _ANSWER = range(4)
+_GONE, _KEPT, _KEPT_SHORT = range(3)  # what became of a row; it is gone until its turn comes
+
+
+class Shard(NamedTuple):
+    """What a sketch tells of the rows of a shard, as it lies in memory."""
+
+    keys: npt.NDArray[np.uint64]  # (rows, 3), see shingles.ShingleSets
+    numbers: npt.NDArray[np.uint64]  # (rows, 3)
+    counts: npt.NDArray[np.uint32]  # (rows, 3) shingles of each part
+    bounds: I64  # (rows + 1,) where in `values` the shingles of each row start
+    values: npt.NDArray[np.uint64]  # sorted sets, those of a row's parts one behind the other
 
 
 class Sets(NamedTuple):
-    """Shingle sets of all rows."""
+    """All shards where they lie, in two windows over memory: nothing is copied, whatever the rows are many."""
 
-    keys: npt.NDArray[np.uint64]  # (rows, 3), see shingles.ShingleSets
-    counts: npt.NDArray[np.uint32]  # (rows, 3) shingles of each part
-    numbers: npt.NDArray[np.uint64]  # (rows, 3)
-    starts: I64  # (rows,) where in `values` the row's own start
-    values: npt.NDArray[np.uint64]  # sorted sets, those of a row's parts one behind the other; see `window`
+    firsts: I64  # (shards + 1,) the first row of each shard, and behind them the number of rows
+    guess: I32  # of every 256th row the shard
+    at: I64  # (shards, 5) where in `words` keys, numbers, bounds and values of each shard are, in `halves` its counts
+    words: npt.NDArray[np.uint64]
+    halves: npt.NDArray[np.uint32]
 
 
-class Buckets(NamedTuple):
-    """Which rows could be near: row `i` stands in the buckets `numbers[offsets[i]:offsets[i + 1]]`."""
-
-    offsets: I64
-    numbers: I32
-    used: int  # how many buckets there are
-
-    def rows(self) -> Bools:
-        """The rows that stand in any bucket."""
-        return np.diff(self.offsets) > 0
+def sets_of(shards: Sequence[Shard]) -> Sets:
+    """The sets of all rows."""
+    words, places = window(
+        [array for shard in shards for array in (shard.keys, shard.numbers, shard.bounds, shard.values)], np.uint64
+    )
+    halves, counts = window([shard.counts for shard in shards], np.uint32)
+    firsts = np.cumsum([0, *(len(shard.keys) for shard in shards)], dtype=np.int64)
+    guess = np.searchsorted(firsts, np.arange(0, int(firsts[-1]) + 1, 256), side="right") - 1
+    at = np.column_stack([np.array(places, dtype=np.int64).reshape(-1, 4), np.array(counts, dtype=np.int64)])
+    return Sets(firsts, guess.astype(np.int32), np.ascontiguousarray(at), words, halves)
 
 
 class Rule(NamedTuple):
-    """When two rows are near."""
+    """When two rows are near, and when a row goes."""
 
     mode: int  # place of the criterion in CRITERIA
     threshold: float
     same_numbers: bool  # rows with other numbers are not near
     strict_short: bool  # equal short answers ask for the same prompt
+    copies: int = 1  # near rows that stay
 
 
 @dataclass(frozen=True)
 class Found:
     """What `greedy` decided for each row."""
 
-    twin: I64  # the kept row that it is near to, -1 where the row itself is kept
+    twin: I32  # the kept row that it is near to, -1 where the row itself is kept
     score: npt.NDArray[np.float64]  # the similarity that counts
-    parts: npt.NDArray[np.float64]  # (rows, 3) similarity of each part
 
 
-def buckets(keys: Sequence[npt.NDArray[np.uint32]]) -> Buckets:
-    """The rows that share a band key with another row, band by band; `keys` are (rows, bands), shard by shard."""
-    rows, bands = sum(map(len, keys)), keys[0].shape[1]
-    out: I32 = np.full((rows, bands), -1, dtype=np.int32)
-    table = np.empty(1 << max(3, (2 * rows).bit_length()), dtype=np.int32)
-    used = 0
-    for band in range(bands):
-        used = _group(np.concatenate([shard[:, band] for shard in keys]), table, band, out, used)
-    shared = out >= 0
-    return Buckets(_offsets(shared.sum(axis=1)), out[shared], used)
+class _Shared(NamedTuple):
+    """The buckets of several relations where they lie, and room for the rows of large buckets that still matter."""
+
+    memory: I32  # a window over all of them
+    at: I64  # (portions, 3) where in it the offsets, buckets and rows of each portion are
+    firsts: I64  # (relations + 1,) the first portion of each relation
+    large: I64  # (portions,) the place before which its buckets are large
+    lists: I64  # (portions,) where in `members` the lists of its large buckets begin; they lie as the buckets do
+    members: I32
+    fill: I32  # at the place where a list begins: how long it is
 
 
-def without(shared: Buckets, rows: Bools) -> Buckets:
-    """The same buckets, in which some rows do not stand."""
-    counts = np.diff(shared.offsets)
-    stays = np.repeat(~rows, counts)
-    return Buckets(_offsets(np.where(rows, 0, counts)), shared.numbers[stays], shared.used)
+def _shared_of(relations: Sequence[Sequence[Buckets]]) -> _Shared:
+    every = [buckets for relation in relations for buckets in relation]
+    memory, at = window([array for buckets in every for array in buckets[:3]], np.int32)
+    large = np.array([buckets.large for buckets in every], dtype=np.int64)
+    return _Shared(
+        memory,
+        np.array(at, dtype=np.int64).reshape(-1, 3),
+        np.cumsum([0, *map(len, relations)], dtype=np.int64),
+        large,
+        np.cumsum(large) - large,
+        np.empty(int(large.sum()), dtype=np.int32),
+        np.zeros(int(large.sum()), dtype=np.int32),
+    )
 
 
-def one_each(rows: I64, numbers: I32, height: int, used: int) -> Buckets:
-    """Some of `height` rows, each in one bucket; `used` numbers are taken already."""
-    counts = np.zeros(height, dtype=np.int64)
-    counts[rows] = 1
-    return Buckets(_offsets(counts), numbers + np.int32(used), used + int(numbers.max(initial=-1)) + 1)
-
-
-def either(left: Buckets, right: Buckets) -> Buckets:
-    """The buckets of both, which have no row in common."""
-    counts = np.diff(left.offsets) + np.diff(right.offsets)
-    numbers = np.empty(int(counts.sum()), dtype=np.int32)
-    rightly = np.repeat(np.diff(right.offsets) > 0, counts)
-    numbers[rightly] = right.numbers
-    numbers[~rightly] = left.numbers
-    return Buckets(_offsets(counts), numbers, max(left.used, right.used))
-
-
-def _offsets(counts: npt.NDArray[Any]) -> I64:
-    return np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(counts, dtype=np.int64)])
-
-
-@numba.njit(cache=True, nogil=True)
-def _group(keys, table, band, out, used):
-    """Number the buckets of one band in the order of their second row: a hash table of the first row of each key."""
-    table[:] = -1
-    mask = np.int64(len(table) - 1)
-    for row in range(len(keys)):
-        key = keys[row]
-        slot = np.int64((np.uint64(key) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(32)) & mask
-        while table[slot] >= 0 and keys[table[slot]] != key:
-            slot = (slot + 1) & mask
-        first = table[slot]
-        if first < 0:
-            table[slot] = row
-            continue
-        if out[first, band] < 0:
-            out[first, band] = used
-            used += 1
-        out[row, band] = out[first, band]
-    return used
-
-
-def window(arrays: Sequence[npt.NDArray[np.uint64]]) -> tuple[npt.NDArray[np.uint64], list[int]]:
-    """One array over all memory from the first of `arrays` to the last, and where in it each of them starts.
-
-    So sets are compared where they lie, in memory-mapped files: only pages that hold candidates are ever read, the
-    system may drop them again, and nothing is copied. What lies between the arrays must not be touched.
-    """
-    places = [array.ctypes.data for array in arrays if array.size]
-    if not places:
-        return np.empty(0, dtype=np.uint64), [0] * len(arrays)
-    first = min(places)
-    end = max(array.ctypes.data + array.nbytes for array in arrays if array.size)
-    if any((place - first) % 8 for place in places):
-        raise ValueError("shingles must lie at multiples of 8 bytes")
-    memory = (ctypes.c_char * (end - first)).from_address(first)
-    memory.arrays = arrays  # type: ignore[attr-defined]  # they live as long as the window
-    starts = [(array.ctypes.data - first) // 8 if array.size else 0 for array in arrays]
-    return np.frombuffer(memory, dtype=np.uint64), starts  # type: ignore[call-overload]
-
-
-def greedy(sets: Sets, relations: Sequence[Buckets], order: I64, rule: Rule, settled: int = 0) -> Found:
+def greedy(
+    sets: Sets,
+    relations: Sequence[Sequence[Buckets]],
+    alike: Sequence[Buckets],
+    order: I32,
+    rule: Rule,
+    settled: int = 0,
+) -> Found:
     """Go through the rows in `order`; remove a row that is near a row kept before it, keep it otherwise.
 
     The first `settled` rows of the order stay in any case. Every removed row is similar to the row that was kept for
     it, and unlike rows are never chained together. Of several kept rows the most similar one is named, of equals the
-    one with the first claim. `relations` are different ways to find the same pairs.
+    one with the first claim. `relations` are different ways to find the same pairs; where short answers ask for the
+    same prompt, rows that have one are looked up in `alike` only.
     """
     rows = len(order)
-    twin = np.full(rows, -1, dtype=np.int64)
-    score = np.zeros(rows, dtype=np.float64)
-    parts = np.zeros((rows, 3), dtype=np.float64)
-    joined = _side_by_side(relations)
-    _greedy(sets, joined, order, rule, settled, *_chains(joined), (twin, score, parts))
-    return Found(twin, score, parts)
+    found = Found(np.full(rows, -1, dtype=np.int32), np.zeros(rows, dtype=np.float64))
+    shared = _shared_of([*relations, alike])
+    _greedy(sets, shared, order, rule, settled, found.twin, found.score)
+    return found
 
 
-class _Relations(NamedTuple):
-    """Several relations in one: row `i` of relation `r` stands in `numbers[offsets[r, i]:offsets[r, i + 1]]`."""
-
-    offsets: I64
-    numbers: I32
-    used: int
-
-
-def _side_by_side(relations: Sequence[Buckets]) -> _Relations:
-    entries, used = 0, 0
-    offsets, numbers = [], []
-    for each in relations:
-        offsets.append(each.offsets + entries)
-        numbers.append(each.numbers + np.int32(used))
-        entries += len(each.numbers)
-        used += each.used
-    return _Relations(np.stack(offsets), np.concatenate(numbers), used)
+def similar(sets: Sets, rows: I64, twins: I32, rule: Rule) -> npt.NDArray[np.float64]:
+    """The similarity of each part of some rows to their twins: (rows, 3)."""
+    parts = np.zeros((len(rows), 3), dtype=np.float64)
+    _similar(sets, rows, twins, rule, parts)
+    return parts
 
 
-def _chains(shared: _Relations) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """Room for the rows kept so far: of each bucket the place in `numbers` of the last one, behind each the one before.
+def components(
+    sets: Sets, relation: Sequence[Buckets], stands: Bools, part: int, threshold: float, parent: I32
+) -> None:
+    """Join in `parent` those rows of `stands` that are near in one part (3: in prompt and answer as one).
 
-    Places take 4 bytes as long as they fit: with some 30 of them for a row they are most of what a decision needs.
+    `parent` is a forest over row numbers whose roots are the smallest row of each tree; it is changed in place.
     """
-    kind = np.int32 if len(shared.numbers) < _MANY else np.int64
-    return np.full(shared.used, -1, dtype=kind), np.empty(len(shared.numbers), dtype=kind)
+    shared = _shared_of([relation])
+    _join_near(sets, shared, stands, part, threshold, parent, np.empty_like(shared.members))
+
+
+def join_equal(sets: Sets, equal: Sequence[Buckets], kept: Bools, parts: tuple[int, ...], parent: I32) -> Bools:
+    """Join the kept rows whose `parts` are equal (they share a bucket of `equal`); true for the first of each group.
+
+    Empty parts join nothing. One row then stands for all: a question that was asked a thousand times makes no bucket of
+    a thousand.
+    """
+    stands = kept.copy()
+    _leave_empty(sets, np.array(parts), stands)
+    for buckets in equal:
+        _join_buckets(buckets.rows, stands, parent)
+    return stands
 
 
 @numba.njit(cache=True, nogil=True)
@@ -240,26 +206,45 @@ def _needed(left, right, threshold):
     return np.int64(threshold / (1.0 + threshold) * (left + right) - 1e-6)
 
 
+@numba.njit(cache=True, nogil=True, inline="always")
+def place(sets, row):
+    """Where in `words` a row's keys and numbers are, in `halves` its counts, in `words` its bound and all the sets."""
+    shard = sets.guess[row >> 8]
+    while sets.firsts[shard + 1] <= row:
+        shard += 1
+    inside = row - sets.firsts[shard]
+    at, three = sets.at, 3 * inside
+    return at[shard, 0] + three, at[shard, 1] + three, at[shard, 4] + three, at[shard, 2] + inside, at[shard, 3]
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
+def begins(sets, i):
+    """Where in `words` the shingles of a row (told by `place`) begin: one more page to read, of candidates only."""
+    return i[4] + np.int64(sets.words[i[3]])
+
+
 @numba.njit(cache=True, nogil=True)
 def _overlap(sets, i, j, part, needed):
     """How many shingles one part of two rows shares. Short texts share theirs only where they are the same text."""
-    if sets.keys[i, part] == sets.keys[j, part]:
-        return np.int64(sets.counts[i, part])
-    if sets.keys[i, part] & np.uint64(1) == 0 or sets.keys[j, part] & np.uint64(1) == 0:
+    left, right = sets.words[i[0] + part], sets.words[j[0] + part]
+    if left == right:
+        return np.int64(sets.halves[i[2] + part])
+    if left & np.uint64(1) == 0 or right & np.uint64(1) == 0:
         return np.int64(0)
-    a, b = sets.starts[i], sets.starts[j]
+    a, b = begins(sets, i), begins(sets, j)
     for before in range(part):
-        a += sets.counts[i, before]
-        b += sets.counts[j, before]
-    return _shared(sets.values, a, a + np.int64(sets.counts[i, part]), b, b + np.int64(sets.counts[j, part]), needed)
+        a += np.int64(sets.halves[i[2] + before])
+        b += np.int64(sets.halves[j[2] + before])
+    a_end, b_end = a + np.int64(sets.halves[i[2] + part]), b + np.int64(sets.halves[j[2] + part])
+    return _shared(sets.words, a, a_end, b, b_end, needed)
 
 
 @numba.njit(cache=True, nogil=True)
 def _jaccard(sets, i, j, part, threshold):
     """Exact Jaccard similarity of one part, if it reaches the threshold; else some number below it."""
-    if sets.keys[i, part] == sets.keys[j, part]:
+    if sets.words[i[0] + part] == sets.words[j[0] + part]:
         return 1.0
-    left, right = np.int64(sets.counts[i, part]), np.int64(sets.counts[j, part])
+    left, right = np.int64(sets.halves[i[2] + part]), np.int64(sets.halves[j[2] + part])
     if min(left, right) / max(left, right) < threshold:
         return 0.0
     shared = _overlap(sets, i, j, part, _needed(left, right, threshold))
@@ -271,14 +256,14 @@ def _whole(sets, i, j, threshold):
     """The same for prompt and answer in one, their shingles counted apart."""
     left, right = np.int64(0), np.int64(0)
     for part in range(1, 3):
-        left += sets.counts[i, part]
-        right += sets.counts[j, part]
+        left += np.int64(sets.halves[i[2] + part])
+        right += np.int64(sets.halves[j[2] + part])
     if left + right == 0:
         return 1.0
     if min(left, right) / max(left, right) < threshold:
         return 0.0
     needed = _needed(left, right, threshold)
-    in_answer = np.int64(min(sets.counts[i, 2], sets.counts[j, 2]))
+    in_answer = np.int64(min(sets.halves[i[2] + 2], sets.halves[j[2] + 2]))
     shared = _overlap(sets, i, j, 1, needed - in_answer)
     shared += _overlap(sets, i, j, 2, needed - shared)
     return shared / (left + right - shared)
@@ -286,12 +271,12 @@ def _whole(sets, i, j, threshold):
 
 @numba.njit(cache=True, nogil=True)
 def _near(sets, i, j, rule, seen):
-    """The similarity of two rows by the criterion, 0 where they are not near. Fills `seen` with the parts'."""
+    """The similarity of two rows (told by `place`) by the criterion, 0 where they are not near; by part in `seen`."""
     first = 2 if rule.mode == _ANSWER else 0
     last = 2 if rule.mode == _PROMPT else 3
     if rule.same_numbers:
         for part in range(first, last):
-            if sets.numbers[i, part] != sets.numbers[j, part]:
+            if sets.words[i[1] + part] != sets.words[j[1] + part]:
                 return 0.0
     seen[:] = 1.0
     lowest = 1.0
@@ -305,86 +290,148 @@ def _near(sets, i, j, rule, seen):
         whole = _whole(sets, i, j, rule.threshold)
         seen[1:] = whole
         return min(whole, lowest) if whole >= rule.threshold else 0.0
-    short = sets.keys[i, 2] & np.uint64(1) == 0
-    if rule.mode == _BOTH and rule.strict_short and short and (seen[0] < 1.0 or seen[1] < 1.0):
+    if rule.strict_short and _is_short(sets, i) and (seen[0] < 1.0 or seen[1] < 1.0):
         return 0.0
     return lowest
 
 
-@numba.njit(cache=True, nogil=True)
-def _fewest(shared, crowd, row):
-    """The relation in which the row has the fewest candidates; the first, as long as it has few."""
-    best, fewest = 0, np.int64(0)
-    for relation in range(len(shared.offsets)):
-        many = np.int64(0)
-        for mine in range(shared.offsets[relation, row], shared.offsets[relation, row + 1]):
-            many += crowd[shared.numbers[mine]]
-        if relation == 0 or many < fewest:
-            best, fewest = relation, many
-        if relation == 0 and many <= _FEW:
-            break
-    return best
+@numba.njit(cache=True, nogil=True, inline="always")
+def _is_short(sets, i):
+    """Whether the answer of a row is below the shingle length."""
+    return sets.words[i[0] + 2] & np.uint64(1) == 0
 
 
 @numba.njit(cache=True, nogil=True)
-def _greedy(sets, shared, order, rule, settled, head, link, found):
-    rows, (twin, score, parts) = len(order), found
-    crowd = np.zeros(shared.used, dtype=np.int32)  # of each bucket, how many kept rows it has
-    owner = _owners(shared.offsets, len(shared.numbers))
-    claim = np.empty(rows, dtype=np.int64)
-    for place in range(rows):
-        claim[order[place]] = place
+def _similar(sets, rows, twins, rule, parts):
+    for at in range(len(rows)):
+        _near(sets, place(sets, rows[at]), place(sets, np.int64(twins[at])), rule, parts[at])
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
+def _crowd(shared, portion, bucket, state, few, used):
+    """How many rows were kept in a bucket; their numbers go to `few` behind `used` as long as there is room."""
+    many = np.int64(0)
+    if bucket < shared.large[portion]:
+        first = shared.lists[portion] + bucket
+        many = np.int64(shared.fill[first])
+        for at in range(first, first + min(many, len(few) - used)):
+            few[used] = shared.members[at]
+            used += 1
+    else:
+        at = shared.at[portion, 2] + bucket
+        row = np.int64(0)
+        while row >= 0:
+            row = np.int64(shared.memory[at])
+            at += 1
+            if state[max(row, ~row)] == _KEPT:
+                if used < len(few):
+                    few[used] = max(row, ~row)
+                    used += 1
+                many += 1
+    return many
+
+
+@numba.njit(cache=True, nogil=True)
+def _crowds(shared, relation, row, state, few):
+    """The same of all buckets of a row in a relation; a row that shares several of them counts in each."""
+    many = np.int64(0)
+    for portion in range(shared.firsts[relation], shared.firsts[relation + 1]):
+        offsets, buckets = shared.at[portion, 0] + row, shared.at[portion, 1]
+        for mine in range(buckets + shared.memory[offsets], buckets + shared.memory[offsets + 1]):
+            many += _crowd(shared, portion, np.int64(shared.memory[mine]), state, few, many)
+    return many
+
+
+@numba.njit(cache=True, nogil=True)
+def _fewest(shared, relations, row, state, few):
+    """The relation in which the row has the fewest candidates, the first as long as it has few; and how many."""
+    best, fewest = 0, _crowds(shared, 0, row, state, few)
+    if fewest > _FEW:
+        for relation in range(1, relations):
+            many = _crowds(shared, relation, row, state, few[:0])
+            if many < fewest:
+                best, fewest = relation, many
+    return best, fewest
+
+
+@numba.njit(cache=True, nogil=True)
+def _greedy(sets, shared, order, rule, settled, twin, score):
+    rows, relations = len(order), len(shared.firsts) - 2  # the last one is `alike`
+    claim = np.empty(rows, dtype=np.int32)
+    for turn in range(rows):
+        claim[order[turn]] = turn
+    state = np.full(rows, _GONE, dtype=np.uint8)
     checked = np.full(rows, -1, dtype=np.int32)
     seen = np.zeros(3, dtype=np.float64)
-    for place in range(rows):
-        i = order[place]
-        relation = _fewest(shared, crowd, i)
-        for mine in range(shared.offsets[relation, i], shared.offsets[relation, i + 1] if place >= settled else 0):
-            other = head[shared.numbers[mine]]
-            while other >= 0:
-                j = owner[other]
-                other = link[other]
-                if checked[j] == i:
-                    continue
-                checked[j] = i
-                near = _near(sets, i, j, rule, seen)
-                if near > score[i] or (near > 0.0 and near == score[i] and claim[j] < claim[twin[i]]):
-                    score[i] = near
-                    twin[i] = j
-                    parts[i] = seen
-        if twin[i] >= 0:
-            continue
-        for each in range(len(shared.offsets)):
-            for mine in range(shared.offsets[each, i], shared.offsets[each, i + 1]):
-                link[mine] = head[shared.numbers[mine]]
-                head[shared.numbers[mine]] = mine
-                crowd[shared.numbers[mine]] += 1
+    few = np.empty(_FEW, dtype=np.int32)
+    for turn in range(rows):
+        i = np.int64(order[turn])
+        here = place(sets, i)
+        short = rule.strict_short and _is_short(sets, here)
+        kind = _KEPT_SHORT if short else _KEPT
+        if turn >= settled:
+            relation, many = (relations, np.int64(0)) if short else _fewest(shared, relations, i, state, few)
+            near_rows = 0
+            if relation == 0 and many <= _FEW:
+                for at in range(many):
+                    near_rows += _hold(sets, i, here, np.int64(few[at]), rule, claim, checked, seen, twin, score)
+            else:
+                near_rows = _walk(sets, shared, relation, i, here, kind, rule, claim, state, checked, seen, twin, score)
+            if near_rows >= rule.copies:
+                continue
+            twin[i], score[i] = -1, 0.0
+        state[i] = kind
+        _enlist(shared, i, relations if short else 0, relations + 1 if short else relations)
 
 
 @numba.njit(cache=True, nogil=True)
-def _owners(offsets, entries):
-    owner = np.empty(entries, dtype=np.int32)
-    for relation in range(offsets.shape[0]):
-        for row in range(offsets.shape[1] - 1):
-            owner[offsets[relation, row] : offsets[relation, row + 1]] = row
-    return owner
+def _walk(sets, shared, relation, i, here, kind, rule, claim, state, checked, seen, twin, score):
+    """Hold row `i` against all kept rows that share a bucket of a relation with it; how many are near."""
+    near_rows = 0
+    for portion in range(shared.firsts[relation], shared.firsts[relation + 1]):
+        offsets, buckets = shared.at[portion, 0] + i, shared.at[portion, 1]
+        for mine in range(buckets + shared.memory[offsets], buckets + shared.memory[offsets + 1]):
+            bucket = np.int64(shared.memory[mine])
+            if bucket < shared.large[portion]:
+                first = shared.lists[portion] + bucket
+                for at in range(first, first + shared.fill[first]):
+                    j = np.int64(shared.members[at])
+                    near_rows += _hold(sets, i, here, j, rule, claim, checked, seen, twin, score)
+                continue
+            at = shared.at[portion, 2] + bucket
+            row = np.int64(0)
+            while row >= 0:
+                row = np.int64(shared.memory[at])
+                at += 1
+                j = max(row, ~row)
+                if state[j] == kind:
+                    near_rows += _hold(sets, i, here, j, rule, claim, checked, seen, twin, score)
+    return near_rows
 
 
-def components(sets: Sets, shared: Buckets, stands: Bools, part: int, threshold: float, parent: I64) -> None:
-    """Join in `parent` those rows of `stands` that are near in one part (3: in prompt and answer as one).
-
-    `parent` is a forest over row numbers whose roots are the smallest row of each tree; it is changed in place.
-    """
-    joined = _side_by_side([shared])
-    _join_near(sets, joined, stands, part, threshold, parent, *_chains(joined))
+@numba.njit(cache=True, nogil=True, inline="always")
+def _hold(sets, i, here, j, rule, claim, checked, seen, twin, score):
+    """Hold row `i` against the kept row `j`, once: 1 where they are near. The nearest one becomes the twin."""
+    if checked[j] == i:
+        return 0
+    checked[j] = i
+    near = _near(sets, here, place(sets, j), rule, seen)
+    if near > score[i] or (near > 0.0 and near == score[i] and claim[j] < claim[twin[i]]):
+        score[i], twin[i] = near, j
+    return 1 if near > 0.0 else 0
 
 
 @numba.njit(cache=True, nogil=True)
-def join(rows, firsts, parent):
-    """Join each row with its first in the forest `parent`, in place."""
-    for at in range(len(rows)):
-        left, right = _root(parent, rows[at]), _root(parent, firsts[at])
-        parent[max(left, right)] = min(left, right)
+def _enlist(shared, row, relation, end):
+    """Put a kept row on the lists of its large buckets."""
+    for portion in range(shared.firsts[relation], shared.firsts[end]):
+        offsets, buckets = shared.at[portion, 0] + row, shared.at[portion, 1]
+        for mine in range(buckets + shared.memory[offsets], buckets + shared.memory[offsets + 1]):
+            bucket = np.int64(shared.memory[mine])
+            if bucket < shared.large[portion]:
+                first = shared.lists[portion] + bucket
+                shared.members[first + shared.fill[first]] = row
+                shared.fill[first] += 1
 
 
 @numba.njit(cache=True, nogil=True)
@@ -396,38 +443,100 @@ def _root(parent, row):
 
 
 @numba.njit(cache=True, nogil=True)
-def _next_tree(skip, owner, parent, entry):
-    """The next entry of a bucket whose row is in another tree; trees only grow, so it is remembered."""
-    tree = _root(parent, owner[entry])
-    other = skip[entry]
-    while other >= 0 and _root(parent, owner[other]) == tree:
-        other = skip[other]
-    skip[entry] = other
-    return other
+def _join(parent, left, right):
+    """Make one tree of two with these roots; the smaller row is its root."""
+    if left < right:
+        parent[right] = left
+    else:
+        parent[left] = right
 
 
 @numba.njit(cache=True, nogil=True)
-def _join_near(sets, shared, stands, part, threshold, parent, head, link):
-    skip = np.empty_like(link)
-    owner = _owners(shared.offsets, len(shared.numbers))
+def _leave_empty(sets, parts, stands):
+    """Rows of which all these parts are empty do not stand."""
+    for row in range(len(stands)):
+        if stands[row]:
+            keys = place(sets, row)[0]
+            stands[row] = False
+            for part in parts:
+                if sets.words[keys + part] != 0:
+                    stands[row] = True
+
+
+@numba.njit(cache=True, nogil=True)
+def _join_buckets(rows, stands, parent):
+    first = np.int64(-1)
+    for at in range(len(rows)):
+        row = np.int64(max(rows[at], ~rows[at]))
+        if stands[row]:
+            if first < 0:
+                first = row
+            else:
+                _join(parent, _root(parent, first), _root(parent, row))
+                stands[row] = False
+        if rows[at] < 0:
+            first = np.int64(-1)
+
+
+@numba.njit(cache=True, nogil=True)
+def _join_near(sets, shared, stands, part, threshold, parent, skip):
     checked = np.full(len(stands), -1, dtype=np.int32)
     for i in range(len(stands)):
         if not stands[i]:
             continue
-        for mine in range(shared.offsets[0, i], shared.offsets[0, i + 1]):
-            bucket = shared.numbers[mine]
-            other = head[bucket]
-            while other >= 0:
-                j = owner[other]
-                left, right = _root(parent, i), _root(parent, j)
-                if left != right and checked[j] != i:
-                    checked[j] = i
-                    near = _whole(sets, i, j, threshold) if part == 3 else _jaccard(sets, i, j, part, threshold)
-                    if near >= threshold:
-                        parent[max(left, right)] = min(left, right)
-                        right = left
-                # The rest of a tree that the row belongs to can tell nothing new.
-                other = _next_tree(skip, owner, parent, other) if left == right else link[other]
-            link[mine] = head[bucket]
-            skip[mine] = head[bucket]
-            head[bucket] = mine
+        here = place(sets, i)
+        for portion in range(len(shared.large)):
+            offsets, buckets = shared.at[portion, 0] + i, shared.at[portion, 1]
+            for mine in range(buckets + shared.memory[offsets], buckets + shared.memory[offsets + 1]):
+                bucket = np.int64(shared.memory[mine])
+                if bucket < shared.large[portion]:
+                    first = shared.lists[portion] + bucket
+                    _join_listed(sets, i, here, shared.members[first:], shared.fill[first], part, threshold, parent,
+                                 checked, skip[first:])  # fmt: skip
+                    shared.fill[first] += 1
+                    continue
+                at = shared.at[portion, 2] + bucket
+                while 0 <= shared.memory[at] < i:  # the row itself stands behind those before it
+                    j = np.int64(shared.memory[at])
+                    at += 1
+                    if stands[j]:
+                        _join_pair(sets, i, here, j, part, threshold, parent, checked)
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
+def _join_pair(sets, i, here, j, part, threshold, parent, checked):
+    """Whether two rows are in one tree now."""
+    left, right = _root(parent, i), _root(parent, j)
+    if left == right:
+        return True
+    if checked[j] == i:
+        return False
+    checked[j] = i
+    other = place(sets, j)
+    near = _whole(sets, here, other, threshold) if part == 3 else _jaccard(sets, here, other, part, threshold)
+    if near >= threshold:
+        _join(parent, left, right)
+        return True
+    return False
+
+
+@numba.njit(cache=True, nogil=True)
+def _join_listed(sets, i, here, members, length, part, threshold, parent, checked, skip):
+    """Hold a row against the list of a large bucket, and put it on the list.
+
+    The rest of a tree that the row belongs to can tell nothing new: `skip` leads to the next row of another tree, as
+    far as is known; trees only grow.
+    """
+    at = np.int64(length) - 1
+    while at >= 0:
+        if not _join_pair(sets, i, here, np.int64(members[at]), part, threshold, parent, checked):
+            at -= 1
+            continue
+        tree = _root(parent, i)
+        other = np.int64(skip[at])
+        while other >= 0 and _root(parent, np.int64(members[other])) == tree:
+            other = np.int64(skip[other])
+        skip[at] = other
+        at = other
+    members[length] = i
+    skip[length] = length - 1

@@ -12,6 +12,8 @@ import pyarrow as pa
 from pydantic import Field
 
 from sft_data.dedup import matching
+from sft_data.dedup.gathering import Buckets, Portion, gather, portions
+from sft_data.dedup.memory import arrow_of, lists_of, matrix_of
 from sft_data.dedup.minhash import bands_by_datasketch, bands_for, bands_of_rows
 from sft_data.dedup.older import OLDER, Older, read_older
 from sft_data.dedup.parts import PARTS, part_texts
@@ -35,6 +37,10 @@ _RELATIONS = {
 _PARTS_OF = {"conversation": (1, 2), "prompt": (1,), "answer": (2,)}
 # Relations that must not cross a split. Prompts first: rows that share a long prompt then need no second look.
 _CLUSTERED = {"prompt": (1,), "conversation": (1, 2)}
+# Rows with equal parts, which need no second look; and those with short answers, whose twin must be equal.
+_SHORT = "same short row"
+_EQUAL = {"same prompt": (1,), "same conversation": (1, 2), _SHORT: (0, 1, 2)}
+_EVERYTHING = 1 << 62  # bytes: portions are cut for the work, not for memory
 _TAGS = np.array([0x5BD1E995, 0, 0xA3B195B5], dtype=np.uint32)
 
 
@@ -55,8 +61,13 @@ class NearDedup(StageConfig):
     among 200,000 rows 0.7 removes 19 % more than 0.8; of 69,478 real English and Chinese Alpaca rows it removes 3,405
     instead of 3,403.
 
-    A decision takes about 1 kB of memory for a row, rows of `against` included, whatever the texts are long: 1 GB for a
-    million. The shingles stay in memory-mapped files, of which the system keeps what fits.
+    Rows that could be near are looked for in portions, on all workers, each in a bounded piece of memory (see
+    `gathering`); the decision then goes through the rows once. Sketches and portions stay in memory-mapped files, of
+    which the system keeps what fits; what the decision needs for itself is about 100 bytes a row, rows of `against`
+    included, whatever the texts are long.
+
+    `copies: 3` keeps up to three rows that are near one another, for several answers to a question: a row goes where
+    three kept rows are near it already.
 
     It also adds `cluster`, the id of the first row of those that must not stand on both sides of a split: kept rows
     whose prompts, or prompts and answers as one, are at least `threshold` similar, whatever their contexts and
@@ -87,6 +98,7 @@ class NearDedup(StageConfig):
     keep: Keep = Field("first", description="which row stays: first, longest, or best by the column `score`")
     score: str = Field("score", description="column that `keep: best` goes by; the highest stays")
     sources: tuple[str, ...] = Field((), description="sources whose rows are preferred, in this order, before `keep`")
+    copies: int = Field(1, ge=1, description="how many rows near to one another stay, older ones counted")
     against: tuple[str, ...] = Field((), description=OLDER)
     candidates: Literal["minhash", "exact"] = Field(
         "minhash",
@@ -130,128 +142,110 @@ class NearDedup(StageConfig):
     def sketch_older(self, frame: pl.DataFrame) -> pl.DataFrame:
         return self.plain().sketch(frame).with_columns(frame["cluster"])
 
-    def decide(self, sketches: Sequence[pl.DataFrame], older: Sequence[Older] | None = None) -> Decision:
+    def portions(self, rows: int, memory: int) -> list[Portion]:
+        banded = dict.fromkeys(self._relations(), bands_for(self.threshold, self.num_perm)[0])
+        single = [name for name in _EQUAL if name != _SHORT or self._strict()]
+        return portions(banded if self.candidates == "minhash" else {}, single, rows, memory)
+
+    def gather(self, sketches: Sequence[pl.DataFrame], portion: Portion) -> pl.DataFrame:
+        height = sum(sketch.height for sketch in sketches)
+        if portion.relation not in _EQUAL:
+            shards = [matrix_of(sketch[portion.relation]) for sketch in sketches]
+            bands = [[shard[:, band : band + 1] for shard in shards] for band in range(portion.first, portion.end)]
+            return gather(bands, height, portion).frame(portion.relation)
+        keys, who, before = [], [], 0
+        for sketch in sketches:
+            all_keys = matrix_of(sketch["keys"])
+            takes_part = all_keys[:, list(_EQUAL[portion.relation])]
+            short = all_keys[:, 2] & np.uint64(1) == 0
+            rows = np.flatnonzero(short if portion.relation == _SHORT else (takes_part != 0).any(axis=1))
+            keys.append(takes_part[rows])
+            who.append((rows + before).astype(np.int32))
+            before += len(all_keys)
+        return gather([keys], height, portion, who).frame(portion.relation)
+
+    def decide(
+        self,
+        sketches: Sequence[pl.DataFrame],
+        older: Sequence[Older] | None = None,
+        gathered: Sequence[pl.DataFrame] | None = None,
+    ) -> Decision:
         older = read_older(self) if older is None else older
         known = pl.concat([each.sketch["cluster"] for each in older] or [pl.Series("cluster", [], pl.String)])
         before = len(known)  # rows that are there already: they stay, and stand first
         ids = pl.concat([*(each.names() for each in older), *(sketch["id"] for sketch in sketches)])
         fresh, sketches = sketches, [*(each.sketch for each in older), *sketches]
-        if not len(ids):
-            none = _rejections(self, ids, np.empty(0, np.int64), np.empty(0), np.empty((0, 3)))
-            return Decision(none, pl.DataFrame({"cluster": ids}))
-        order = np.concatenate([np.arange(before), ranking(fresh) + before])
-        shared, sets = self._pairs(sketches)
+        if gathered is None:
+            gathered = [self.gather(sketches, portion) for portion in self.portions(len(ids), _EVERYTHING)]
+        order = np.arange(len(ids), dtype=np.int32)
+        order[before:] = ranking(fresh) + before
         rule = matching.Rule(
             matching.CRITERIA.index(self.criterion), self.threshold, self.same_numbers,
-            self.short_answers == "same-prompt",
+            self._strict(), self.copies,
         )  # fmt: skip
-        removed = matching.greedy(sets, self._relations(shared, sets.keys), order, rule, before)
-        parent = np.arange(len(ids), dtype=np.int64)
-        kept = removed.twin < 0
-        for name, parts in _CLUSTERED.items():
-            stands = _join_equal(sets.keys[:, list(parts)], kept, parent)
-            place = parts[0] if len(parts) == 1 else 3
-            matching.components(sets, shared[name], stands, place, self.threshold, parent)
-        roots = _roots(parent)
-        clusters = np.where(kept, roots, roots[np.where(kept, 0, removed.twin)])
-        rejected = _rejections(self, ids, removed.twin, removed.score, removed.parts)
+        sets = _sets(sketches)
+        shared = self._shared(sets, gathered)
+        relations = [shared[name] for name in _RELATIONS[self.criterion]]
+        removed = matching.greedy(sets, relations, shared.get(_SHORT, []), order, rule, before)
+        clusters = _clusters(sets, shared, removed, self.threshold)
+        rejected = _rejections(self, ids, sets, removed, rule)
         names = pl.concat([known.alias("id"), ids.slice(before)])
         return Decision(
             rejected.with_columns(pl.col("row") - before),
             pl.DataFrame({"cluster": names.gather(clusters[before:])}),
         )
 
-    def _pairs(self, sketches: Sequence[pl.DataFrame]) -> tuple[dict[str, matching.Buckets], matching.Sets]:
-        """Which rows could be near in each relation, and the shingles of all."""
-        names = dict.fromkeys((*_RELATIONS[self.criterion], *_CLUSTERED))
-        sets = _sets(sketches)
+    def _strict(self) -> bool:
+        """Whether short answers ask for the same prompt."""
+        return self.criterion == "prompt-and-answer" and self.short_answers == "same-prompt"
+
+    def _relations(self) -> list[str]:
+        return list(dict.fromkeys((*_RELATIONS[self.criterion], *_CLUSTERED)))
+
+    def _shared(self, sets: matching.Sets, gathered: Sequence[pl.DataFrame]) -> dict[str, list[Buckets]]:
+        """Which rows could be near, by relation."""
+        shared: dict[str, list[Buckets]] = {}
+        for frame in gathered:
+            shared.setdefault(frame["relation"].item(), []).append(Buckets.of(frame))
         if self.candidates == "exact":
-            return {name: prefix_buckets(sets, _PARTS_OF[name], self.threshold) for name in names}, sets
-        return {name: matching.buckets([_rows(sketch[name]) for sketch in sketches]) for name in names}, sets
-
-    def _relations(self, shared: dict[str, matching.Buckets], keys: npt.NDArray[np.uint64]) -> list[matching.Buckets]:
-        """The relations in which a row's twin is looked up.
-
-        Where a short answer asks for the same prompt, its twin has equal keys: such rows stand in one bucket for each
-        key and in no other.
-        """
-        relations = [shared[name] for name in _RELATIONS[self.criterion]]
-        if self.criterion != "prompt-and-answer" or self.short_answers != "same-prompt":
-            return relations
-        short = keys[:, 2] & np.uint64(1) == 0
-        rows = np.flatnonzero(short)
-        same = pl.DataFrame({f"k{part}": keys[rows, part] for part in range(3)}).select(
-            number=pl.struct(pl.all()).rank("dense").cast(pl.Int32) - 1
-        )["number"]
-        first = matching.without(relations[0], short)
-        alike = matching.one_each(rows, same.to_numpy(), len(keys), first.used)
-        return [matching.either(first, alike), *(matching.without(each, short) for each in relations[1:])]
+            shared |= {name: [prefix_buckets(sets, _PARTS_OF[name], self.threshold)] for name in self._relations()}
+        return shared
 
 
 def _array(name: str, values: npt.NDArray[Any]) -> pl.Series:
     """A matrix as a column of fixed-size arrays, which is read back without a copy."""
-    return pl.Series(name, pa.FixedSizeListArray.from_arrays(_arrow(values), values.shape[1]))
+    return pl.Series(name, pa.FixedSizeListArray.from_arrays(arrow_of(values), values.shape[1]))
 
 
 def _lists(values: npt.NDArray[np.uint64], sizes: npt.NDArray[np.int64]) -> pl.Series:
     offsets = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(sizes)])
-    return pl.Series("shingles", pa.LargeListArray.from_arrays(_arrow(offsets), _arrow(values)))
-
-
-def _arrow(values: npt.NDArray[Any]) -> pa.Array:
-    """An array as it lies in memory (`pyarrow.array` would import pandas to look at it: a quarter of a second)."""
-    flat = np.ascontiguousarray(values).reshape(-1)
-    return pa.Array.from_buffers(pa.from_numpy_dtype(flat.dtype), len(flat), [None, pa.py_buffer(flat)])
-
-
-def _numpy(array: pa.Array, kind: type[np.generic]) -> npt.NDArray[Any]:
-    """The values of an array without nulls as they lie (its own `to_numpy` imports pandas too)."""
-    buffer = array.buffers()[1]
-    if buffer is None:
-        return np.empty(0, dtype=kind)
-    return np.frombuffer(buffer, dtype=kind)[array.offset : array.offset + len(array)]
-
-
-def _matrix(sketches: Sequence[pl.DataFrame], name: str) -> npt.NDArray[Any]:
-    return np.concatenate([_rows(sketch[name]) for sketch in sketches])
-
-
-def _rows(column: pl.Series) -> npt.NDArray[Any]:
-    width = column.dtype.size  # type: ignore[attr-defined]
-    return column.explode(empty_as_null=False).to_numpy().reshape(-1, width)
+    return pl.Series("shingles", pa.LargeListArray.from_arrays(arrow_of(offsets), arrow_of(values)))
 
 
 def _sets(sketches: Sequence[pl.DataFrame]) -> matching.Sets:
     """The shingle sets of all rows, where they lie."""
-    lists = [sketch["shingles"].rechunk().to_arrow() for sketch in sketches]
-    values, places = matching.window([_numpy(each.values, np.uint64) for each in lists])
-    starts = [_numpy(each.offsets, np.int64)[:-1] + place for each, place in zip(lists, places, strict=True)]
-    keys, counts, numbers = (_matrix(sketches, name) for name in ("keys", "counts", "numbers"))
-    return matching.Sets(keys, counts, numbers, np.concatenate(starts), values)
+    shards = []
+    for sketch in sketches:
+        keys, numbers, counts = (matrix_of(sketch[name]) for name in ("keys", "numbers", "counts"))
+        shards.append(matching.Shard(keys, numbers, counts, *lists_of(sketch["shingles"], np.uint64)))
+    return matching.sets_of(shards)
 
 
-def _join_equal(
-    keys: npt.NDArray[np.uint64], kept: npt.NDArray[np.bool_], parent: npt.NDArray[np.int64]
-) -> npt.NDArray[np.bool_]:
-    """Join the kept rows with equal keys; true for the first row of each such group. Empty parts join nothing.
-
-    One row then stands for all: a question that was asked a thousand times makes no bucket of a thousand.
-    """
-    takes_part = kept & (keys != 0).any(axis=1)
-    who = np.flatnonzero(takes_part)
-    names = [f"k{i}" for i in range(keys.shape[1])]
-    firsts = (
-        pl.DataFrame({name: keys[who, i] for i, name in enumerate(names)})
-        .with_columns(row=pl.Series(who, dtype=pl.Int64))
-        .select("row", first=pl.col("row").min().over(names))
-    )
-    matching.join(firsts["row"].to_numpy(), firsts["first"].to_numpy(), parent)
-    stands = np.zeros(len(kept), dtype=np.bool_)
-    stands[firsts["first"].to_numpy()] = True
-    return stands
+def _clusters(
+    sets: matching.Sets, shared: Mapping[str, Sequence[Buckets]], removed: matching.Found, threshold: float
+) -> npt.NDArray[np.int32]:
+    """Of each row the first row of its cluster; of a removed row that of its twin."""
+    parent = np.arange(len(removed.twin), dtype=np.int32)
+    kept = removed.twin < 0
+    for name, parts in _CLUSTERED.items():
+        stands = matching.join_equal(sets, shared[f"same {name}"], kept, parts, parent)
+        place = parts[0] if len(parts) == 1 else 3
+        matching.components(sets, shared[name], stands, place, threshold, parent)
+    roots = _roots(parent)
+    return np.where(kept, roots, roots[np.where(kept, 0, removed.twin)])
 
 
-def _roots(parent: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+def _roots(parent: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
     """The root of every row, by doubling the steps until nothing moves."""
     while True:
         above = parent[parent]
@@ -261,16 +255,18 @@ def _roots(parent: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
 
 
 def _rejections(
-    stage: NearDedup,
-    ids: pl.Series,
-    twin: npt.NDArray[np.int64],
-    score: npt.NDArray[np.float64],
-    parts: npt.NDArray[np.float64],
+    stage: NearDedup, ids: pl.Series, sets: matching.Sets, removed: matching.Found, rule: matching.Rule
 ) -> pl.DataFrame:
-    rows = np.flatnonzero(twin >= 0)
-    similar = [pl.Series(name, parts[rows, place]) for place, name in enumerate(PARTS)]
+    rows = np.flatnonzero(removed.twin >= 0)
+    twins = removed.twin[rows]
+    parts = matching.similar(sets, rows, twins, rule)
+    similar = [pl.Series(name, parts[:, place]) for place, name in enumerate(PARTS)]
     given = pl.DataFrame(
-        [pl.Series("row", rows, dtype=pl.Int64), ids.gather(twin[rows]).alias("twin"), pl.Series("score", score[rows])]
+        [
+            pl.Series("row", rows, dtype=pl.Int64),
+            ids.gather(twins).alias("twin"),
+            pl.Series("score", removed.score[rows]),
+        ]
     ).with_columns(similar)
     limit = pl.lit(f" >= {stage.threshold:g}")
     shown = {name: pl.col(name).round(3).cast(pl.String) for name in PARTS}

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import orjson
 import polars as pl
@@ -21,7 +21,17 @@ from sft_data.schema import CONVERSATIONS
 from sft_data.stage import Decision, StageConfig
 from sft_data.store.layout import MANIFEST
 
-__all__ = ["OLDER", "ComparesOlder", "Older", "OlderFile", "name_of", "older_files", "older_frames", "read_older"]
+__all__ = [
+    "OLDER",
+    "ComparesOlder",
+    "Gathers",
+    "Older",
+    "OlderFile",
+    "name_of",
+    "older_files",
+    "older_frames",
+    "read_older",
+]
 
 OLDER = (
     "what is there already: published versions (NAME@v3 of the same store, or a version's folder), or Parquet files of "
@@ -60,6 +70,32 @@ class ComparesOlder(Protocol):
 
     def decide(self, sketches: Sequence[pl.DataFrame], older: Sequence[Older] | None = None) -> Decision:
         """Decide over the rows of `sketches`; those of `older` stand before them and stay. None: `read_older`."""
+        ...
+
+
+@runtime_checkable
+class Gathers(Protocol):
+    """A stage whose decision is prepared in portions: pure functions of the sketches that know nothing of each other.
+
+    How the work is cut decides nothing: any portions that make up the whole lead to the same decision, and a decision
+    without any prepares them itself, in memory.
+    """
+
+    def portions(self, rows: int, memory: int) -> Sequence[tuple[str | int, ...]]:
+        """The work on so many rows, cut so that each portion takes about `memory` bytes."""
+        ...
+
+    def gather(self, sketches: Sequence[pl.DataFrame], portion: Any) -> pl.DataFrame:  # noqa: ANN401  # the stage's own
+        """What a portion finds in all sketches, those of older rows first."""
+        ...
+
+    def decide(
+        self,
+        sketches: Sequence[pl.DataFrame],
+        older: Sequence[Older] | None = None,
+        gathered: Sequence[pl.DataFrame] | None = None,
+    ) -> Decision:
+        """Decide with what the portions found."""
         ...
 
 

@@ -14,8 +14,9 @@ from __future__ import annotations
 import numba
 import numpy as np
 
+from sft_data.dedup.gathering import Buckets, turned
 from sft_data.dedup.kernels import STEP, mix
-from sft_data.dedup.matching import Buckets, Sets
+from sft_data.dedup.matching import Sets, begins, place
 
 __all__ = ["prefix_buckets"]
 
@@ -28,12 +29,12 @@ def prefix_buckets(sets: Sets, parts: tuple[int, ...], threshold: float) -> Buck
     chosen[list(parts)] = True
     often = np.zeros(_COUNTERS, dtype=np.uint32)
     _count(sets, chosen, often)
-    offsets = np.zeros(len(sets.starts) + 1, dtype=np.int64)
+    offsets = np.zeros(int(sets.firsts[-1]) + 1, dtype=np.int64)
     rare = np.empty(_room(sets, chosen, threshold), dtype=np.uint64)
     kept = _prefixes(sets, chosen, threshold, often, offsets, rare)
     numbers = np.empty(kept, dtype=np.int32)
     table = np.full(1 << max(3, int(2 * kept).bit_length()), -1, dtype=np.int64)
-    return Buckets(offsets, numbers, _number(rare[:kept], table, numbers))
+    return turned(offsets, numbers, _number(rare[:kept], table, numbers))
 
 
 @numba.njit(cache=True, nogil=True, inline="always")
@@ -44,21 +45,23 @@ def _tagged(value, part):
 
 @numba.njit(cache=True, nogil=True)
 def _count(sets, chosen, often):
-    for row in range(len(sets.starts)):
-        at = sets.starts[row]
+    for row in range(sets.firsts[-1]):
+        here = place(sets, row)
+        sizes, at = here[2], begins(sets, here)
         for part in range(3):
-            for _ in range(sets.counts[row, part]):
+            for _ in range(sets.halves[sizes + part]):
                 if chosen[part]:
-                    often[np.int64(_tagged(sets.values[at], part) & np.uint64(len(often) - 1))] += 1
+                    often[np.int64(_tagged(sets.words[at], part) & np.uint64(len(often) - 1))] += 1
                 at += 1
 
 
 @numba.njit(cache=True, nogil=True)
 def _size(sets, row, chosen):
+    sizes = place(sets, row)[2]
     size = np.int64(0)
     for part in range(3):
         if chosen[part]:
-            size += np.int64(sets.counts[row, part])
+            size += np.int64(sets.halves[sizes + part])
     return size
 
 
@@ -71,7 +74,7 @@ def _prefix(size, threshold):
 @numba.njit(cache=True, nogil=True)
 def _room(sets, chosen, threshold):
     room = np.int64(0)
-    for row in range(len(sets.starts)):
+    for row in range(sets.firsts[-1]):
         room += _prefix(_size(sets, row, chosen), threshold)
     return room
 
@@ -80,23 +83,24 @@ def _room(sets, chosen, threshold):
 def _prefixes(sets, chosen, threshold, often, offsets, rare):
     """Write each row's rarest shingles; those that no other row has are left out. Rows without any share bucket 0."""
     kept = 0
-    for row in range(len(sets.starts)):
+    for row in range(sets.firsts[-1]):
         size = _size(sets, row, chosen)
         order = np.empty(size, dtype=np.uint64)
-        at, used = sets.starts[row], 0
+        here = place(sets, row)
+        sizes, at, used = here[2], begins(sets, here), 0
         for part in range(3):
-            for _ in range(sets.counts[row, part] if size else 0):
+            for _ in range(sets.halves[sizes + part] if size else 0):
                 if chosen[part]:
-                    value = _tagged(sets.values[at], part)
+                    value = _tagged(sets.words[at], part)
                     many = often[np.int64(value & np.uint64(len(often) - 1))]
                     # Frequency first, then the hash: 24 + 40 bits decide the order and tell shingles apart.
                     order[used] = np.uint64(min(many, np.uint32(0xFFFFFF))) << np.uint64(40) | value >> np.uint64(24)
                     used += 1
                 at += 1
         order.sort()
-        for place in range(min(_prefix(size, threshold), size)):
-            if order[place] >> np.uint64(40) > 1:
-                rare[kept] = order[place]
+        for rank in range(min(_prefix(size, threshold), size)):
+            if order[rank] >> np.uint64(40) > 1:
+                rare[kept] = order[rank]
                 kept += 1
         if size == 0:
             rare[kept] = np.uint64(0)

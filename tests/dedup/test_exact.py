@@ -119,6 +119,11 @@ def test_exact_dedup_keeps_one_of_each_text_for_any_cut_into_shards(answers: lis
     stage = ExactDedup()
     decision = stage.decide([stage.sketch(frame.slice(at, 3)) for at in range(0, max(1, frame.height), 3)])
     assert apply_decision(stage, frame, decision).rejected.equals(outcome.rejected)
+    sketches = [stage.sketch(frame.slice(at, 3)) for at in range(0, max(1, frame.height), 3)]
+    for memory in (1 << 30, 20 * frame.height):
+        gathered = [stage.gather(sketches, portion) for portion in stage.portions(frame.height, memory)]
+        cut = stage.decide(sketches, [], gathered[::-1])
+        assert apply_decision(stage, frame, cut).rejected.equals(outcome.rejected)
 
 
 def test_exact_dedup_against_an_older_dataset_removes_what_it_has(tmp_path: Path) -> None:

@@ -1,14 +1,16 @@
 import json
 import tempfile
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sft_data.dedup import matching
+from sft_data.dedup import gathering
 from sft_data.dedup.near import NearDedup
 from sft_data.errors import SourceError
 from sft_data.schema import CONVERSATIONS
@@ -465,10 +467,162 @@ def test_near_dedup_of_many_rows_from_one_template_removes_exactly_the_copies(sh
     assert clusters == (1 if shape in ("same passage", "short answers") else 120)
 
 
-def test_near_dedup_with_more_places_than_four_bytes_count_decides_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = planted("wide", "mixed", 40)
-    narrow = near(*rows)
-    monkeypatch.setattr(matching, "_MANY", 1)
-    wide = near(*rows)
-    assert wide.rejected.equals(narrow.rejected)
-    assert wide.kept.equals(narrow.kept)
+def reference(stage: NearDedup, rows: list[dict[str, Any]]) -> dict[str, tuple[str, float]]:
+    """The decision over one sketch, in plain Python: buckets in dictionaries, every similarity from the sets."""
+    sketch = stage.sketch(conversations(*rows)).to_dicts()
+    bounds = [[0, *(sum(row["counts"][: part + 1]) for part in range(3))] for row in sketch]
+    sets = [[set(row["shingles"][low:high]) for low, high in pairwise(bounds[at])] for at, row in enumerate(sketch)]
+    short = [row["keys"][2] % 2 == 0 for row in sketch]
+    standing: list[dict[tuple[Any, ...], list[int]]] = [{}, {}, {}]
+    alike: dict[tuple[int, ...], list[int]] = {}
+    gone: dict[int, tuple[int, float]] = {}
+    for i, row in enumerate(sketch):
+        places = [[(band, key) for band, key in enumerate(row[name])] for name in ("conversation", "prompt", "answer")]
+        if short[i]:
+            candidates = list(alike.get(tuple(row["keys"]), []))
+        else:
+            found = [[j for key in places[at] for j in standing[at].get(key, [])] for at in range(3)]
+            candidates = found[0] if len(found[0]) <= 64 else min(found, key=len)
+        near_rows = {}
+        for j in set(candidates):
+            if sketch[j]["numbers"] != row["numbers"] and stage.same_numbers:
+                continue
+            same = [sketch[j]["keys"][part] == row["keys"][part] for part in range(3)]
+            texts = [
+                1.0 if same[part] else
+                0.0 if not (row["keys"][part] % 2 and sketch[j]["keys"][part] % 2) else
+                oracle.jaccard(sets[i][part], sets[j][part])
+                for part in range(3)
+            ]  # fmt: skip
+            if min(texts) >= stage.threshold and (not short[i] or texts[:2] == [1.0, 1.0]):
+                near_rows[j] = min(texts)
+        if len(near_rows) >= stage.copies:
+            gone[i] = min(near_rows.items(), key=lambda pair: (-pair[1], pair[0]))
+        elif short[i]:
+            alike.setdefault(tuple(row["keys"]), []).append(i)
+        else:
+            for at in range(3):
+                for key in places[at]:
+                    standing[at].setdefault(key, []).append(i)
+    return {sketch[i]["id"]: (sketch[j]["id"], score) for i, (j, score) in gone.items()}
+
+
+def from_templates(seed: int, base: int) -> list[dict[str, Any]]:
+    """Rows of which many share a passage, a refusal or a short answer: buckets of every size, more than 64 rows too."""
+    draw, rows = oracle.dice(("templates", seed)), []
+    for number in range(base):
+        asked, said = oracle.sentence(draw, draw.randrange(3, 25), "mixed"), oracle.sentence(draw, 30, "mixed")
+        shape = draw.choice(("plain", "passage", "refusal", "short", "passage"))
+        asked = f"{PASSAGE} {asked}" if shape == "passage" else asked
+        said = {"refusal": f"{PASSAGE} {said[:40]}", "short": draw.choice(("Yes.", "No."))}.get(shape, said)
+        for copy in range(draw.choice((1, 1, 2, 4))):
+            text = oracle.perturbed(draw, said, draw.choice(oracle.KINDS), 0.03) if copy and len(said) > 20 else said
+            rows.append(chat(f"{number}.{copy}", text, asked))
+    draw.shuffle(rows)
+    return rows
+
+
+def twice(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """All rows, and all of them again under other names."""
+    return rows + [dict(row, id=f"again {row['id']}") for row in rows]
+
+
+@pytest.mark.parametrize("copies", [1, 2, 3])
+@pytest.mark.parametrize("seed", range(3))
+def test_near_dedup_decides_as_plain_python_does_over_buckets_of_every_size(seed: int, copies: int) -> None:
+    rows = from_templates(seed, 200) if seed else twice(planted("plain", "mixed", 90))
+    stage = NearDedup(copies=copies)
+    rejected = run_dataset_stage(stage, conversations(*rows)).rejected
+    expected = reference(stage, rows)
+    assert len(expected) > 20
+    assert {row: (twin, score) for row, twin, score in rejected.select("id", "twin", "score").rows()} == expected
+
+
+@pytest.mark.parametrize("copies", [1, 2, 3])
+def test_near_dedup_with_copies_keeps_so_many_of_every_true_group(copies: int) -> None:
+    rows = twice(planted("copies", "mixed", 60))
+    pairs = oracle.near_pairs(rows, 0.7)
+    kept: list[int] = []
+    for j in range(len(rows)):
+        if sum((i, j) in pairs for i in kept) < copies:
+            kept.append(j)
+    outcome = near(*rows, copies=copies, candidates="exact", short_answers="near-prompt")
+    assert ids(outcome.kept) == [rows[j]["id"] for j in kept]
+    assert outcome.rejected.height > 20
+
+
+def test_near_dedup_with_copies_of_a_prompt_keeps_several_answers_to_a_question() -> None:
+    rows = [chat(str(i), f"Answer {'abcde'[i]}.", LONG if i % 2 else LONG.upper()) for i in range(5)]
+    outcome = near(*rows, criterion="prompt", copies=3)
+    assert ids(outcome.kept) == ["0", "1", "2"]
+    assert set(cluster_of(outcome).values()) == {"0"}
+
+
+def test_near_dedup_with_more_copies_than_candidates_of_one_look_still_counts_them_all() -> None:
+    short = [chat(str(i), "Yes.", LONG) for i in range(90)]
+    long = [chat(str(i), LONG, LONG) for i in range(90)]
+    for rows in (short, long):
+        assert ids(near(*rows, copies=80).kept) == [str(i) for i in range(80)]
+
+
+def test_near_dedup_with_copies_counts_older_rows(tmp_path: Path) -> None:
+    conversations(chat("a", LONG), chat("b", LONG.upper())).write_parquet(tmp_path / "old.parquet")
+    rows = [chat("c", LONG), chat("d", LONG)]
+    assert ids(near(*rows, copies=3, against=(str(tmp_path / "old.parquet"),)).kept) == ["c"]
+    assert ids(near(*rows, copies=2, against=(str(tmp_path / "old.parquet"),)).kept) == []
+
+
+# Portions: how the work is cut decides nothing.
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {}, {"criterion": "conversation"}, {"criterion": "answer", "keep": "longest"}, {"criterion": "prompt"},
+        {"short_answers": "near-prompt", "threshold": 0.5}, {"candidates": "exact"}, {"copies": 2},
+    ],
+)  # fmt: skip
+def test_near_dedup_decides_the_same_however_the_work_is_cut(how: dict[str, Any]) -> None:
+    frame = conversations(*from_templates(7, 80))
+    stage = NearDedup.model_validate(how)
+    whole = stage.decide([stage.sketch(frame)])
+    sketches = [stage.sketch(frame.slice(at, 50)) for at in range(0, frame.height, 50)]
+    seen = set()
+    for a_row in (200, 50, 30, 12):  # bytes
+        portions = stage.portions(frame.height, a_row * frame.height)
+        seen.add(len(portions))
+        gathered = [stage.gather(sketches, portion) for portion in oracle.dice(a_row).sample(portions, len(portions))]
+        cut = stage.decide(sketches, [], gathered)
+        assert cut.rejected.equals(whole.rejected)
+        assert cut.columns is not None
+        assert cut.columns.equals(whole.columns)
+    assert len(seen) >= 3
+
+
+@given(
+    st.lists(st.lists(st.integers(0, 9), min_size=4, max_size=4), max_size=60), st.integers(1, 61), st.integers(1, 400)
+)
+@settings(deadline=None, max_examples=60)
+def test_gathering_finds_every_bucket_of_two_rows_once_and_no_other(
+    keys: list[list[int]], cut: int, memory: int
+) -> None:
+    table = np.array(keys, dtype=np.uint32).reshape(-1, 4)
+    shards = [table[at : at + cut] for at in range(0, max(1, len(table)), cut)]
+    found = []
+    for portion in gathering.portions({"x": 4}, [], len(table), memory):
+        bands = [[shard[:, band : band + 1] for shard in shards] for band in range(portion.first, portion.end)]
+        frame = gathering.gather(bands, len(table), portion).frame("x")
+        offsets, buckets, rows, _ = gathering.Buckets.of(frame)
+        begins = sorted(set(buckets.tolist()))
+        for first, end in pairwise([*begins, len(rows)]):
+            members = rows[first:end].tolist()
+            assert all(row >= 0 for row in members[:-1])
+            members[-1] = ~members[-1]
+            assert members == sorted(members)
+            found.append(members)
+            assert [i for i in range(len(table)) if first in buckets[offsets[i] : offsets[i + 1]]] == members
+    expected: dict[tuple[int, int], list[int]] = {}
+    for row, bands_of_row in enumerate(keys):
+        for key in enumerate(bands_of_row):
+            expected.setdefault(key, []).append(row)
+    assert sorted(found) == sorted(members for members in expected.values() if len(members) > 1)

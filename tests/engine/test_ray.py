@@ -17,12 +17,20 @@ CLUSTER = """
 import sys, threading, time
 from ray.cluster_utils import Cluster
 from sft_data import build as b
+from sft_data.engine import ray as ray_engine
 from sft_data.engine.ray import RayEngine
 from sft_data.pipeline import load_pipeline
 
 store, kill = sys.argv[1], sys.argv[2] == "kill"
 out = sys.stdout  # the engine keeps Ray's own words away from it
 b.LIGHT_ROWS = 0
+in_the_driver = ray_engine.execute
+
+def refuse_portions(cache, task, *more):
+    assert "portion" not in task.label, "a portion of a decision was not made by a Ray task"
+    return in_the_driver(cache, task, *more)
+
+ray_engine.execute = refuse_portions
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
 other = cluster.add_node(num_cpus=1)
 
@@ -88,6 +96,8 @@ def test_build_on_two_nodes_gives_the_same_bytes_also_when_one_dies(local: dict[
     out = run(CLUSTER, str(tmp_path / "store"), fate, folder=tmp_path).splitlines()
     assert ("killed" in out) == (fate == "kill")
     assert hashes(Path(out[-1])) == local
+    portions = len(list((tmp_path / "store" / ".cache" / "cells").rglob("gathered.arrow")))
+    assert portions >= 15  # the bands of near-dedup's relations, by eights, and the keys of exact-dedup
 
 
 def test_engine_keeps_order_passes_errors_on_and_names_the_shard_that_kills(tmp_path: Path):
