@@ -21,6 +21,7 @@ SCORED_BY = (
 _EXTRA = "extra."
 # What stands where a number should stand is quoted up to so many characters.
 _QUOTED = 40
+_NOTHING = "(nothing)"
 
 
 def _characters(role: str) -> pl.Expr:
@@ -59,7 +60,7 @@ def scores(frame: pl.DataFrame, by: str, where: str) -> pl.DataFrame:
     given = _given(frame, by, where)
     number = frame.select(given.cast(pl.Float64, strict=False)).to_series()
     finite = pl.when(pl.col("score").is_finite()).then(pl.col("score"))
-    told = given.cast(pl.String).str.slice(0, _QUOTED).fill_null("(nothing)")
+    told = given.cast(pl.String).str.slice(0, _QUOTED).fill_null(_NOTHING)
     found = frame.select(odd=told).with_columns(score=number).select(score=finite, odd="odd")
     found = found.with_columns(odd=pl.when(pl.col("score").is_null()).then("odd"))
     if by.startswith(_EXTRA) and found.height and found["score"].null_count() == found.height:
@@ -70,8 +71,11 @@ def scores(frame: pl.DataFrame, by: str, where: str) -> pl.DataFrame:
 
 def no_numbers(by: str, found: pl.DataFrame, where: str) -> ConfigError:
     """What to say where not a single row has a score; `found` are the rows' `odd`."""
-    told = ", ".join(found["odd"].drop_nulls().unique(maintain_order=True).head(3).to_list())
-    return ConfigError(where, [f"by: no row has a number in `{by}`; found {told}; possible is {SCORED_BY}"])
+    seen = found["odd"].drop_nulls().unique(maintain_order=True).to_list()
+    told = [odd for odd in seen if odd != _NOTHING][:3] or [_NOTHING]
+    always = ", ".join(MEASURES)
+    problem = f"by: no row has a number in `{by}`; found {', '.join(told)}; there are always {always}"
+    return ConfigError(where, [problem])
 
 
 def _given(frame: pl.DataFrame, by: str, where: str) -> pl.Expr:

@@ -197,3 +197,30 @@ def test_mix_counts_tokens_by_the_tokenizer_or_estimates_them() -> None:
     assert sizes(frame, "estimated-tokens", "").to_list() == [9, 11]
     with pytest.raises(ConfigError, match=r"no tokenizer\.json in 'nowhere'"):
         sizes(frame, "tokens", "nowhere")
+
+
+@given(st.data())
+@settings(deadline=None, max_examples=40)
+def test_any_mix_conserves_rows_and_knows_neither_their_order_nor_their_shards(data: st.DataObject) -> None:
+    frame = rows(**data.draw(st.dictionaries(st.sampled_from("abc"), st.integers(1, 12), min_size=1)))
+    groups = frame["source"].unique().sort().to_list()
+    how: dict[str, object] = {
+        "temperature": data.draw(st.sampled_from([1.0, 3.0])),
+        "total": data.draw(st.one_of(st.none(), st.integers(1, 40))),
+        "repeat": data.draw(st.sampled_from([1.0, 2.5])),
+        "caps": data.draw(st.dictionaries(st.sampled_from(groups), st.integers(0, 12), max_size=2)),
+        "measure": data.draw(st.sampled_from(["rows", "characters"])),
+        "seed": data.draw(st.integers(0, 3)),
+    }
+    stage = Mix.model_validate(how)
+    whole = run_dataset_stage(stage, frame)
+    assert sorted(ids(whole.kept) + ids(whole.rejected)) == sorted(ids(frame))
+    cut = data.draw(st.integers(1, frame.height))
+    decision = stage.decide([stage.sketch(frame.slice(at, cut)) for at in range(0, frame.height, cut)])
+    assert apply_decision(stage, frame, decision).kept.equals(whole.kept)
+    turned = run_dataset_stage(stage, frame.reverse())
+    assert set(ids(turned.kept)) == set(ids(whole.kept))
+    assert whole.kept.filter(pl.col("copies") > how["repeat"]).is_empty()
+    smaller = run_dataset_stage(stage.model_copy(update={"caps": dict.fromkeys(groups, 3)}), frame)
+    if stage.measure == "rows" and not stage.caps:
+        assert set(ids(smaller.kept)) <= set(ids(whole.kept))
