@@ -22,6 +22,7 @@ _EXTRA = "extra."
 # What stands where a number should stand is quoted up to so many characters.
 _QUOTED = 40
 _NOTHING = "(nothing)"
+_NULL = pl.lit(None, dtype=pl.String)
 
 
 def _characters(role: str) -> pl.Expr:
@@ -47,32 +48,32 @@ def column_of(by: str) -> str | None:
 
 
 def scores(frame: pl.DataFrame, by: str, where: str) -> pl.DataFrame:
-    """Columns `score` (Float64; null where there is no finite number) and `odd` (what stands there instead of one).
+    """Columns `score` (Float64; null where there is no finite number), `odd` (what stands there instead of one) and
+    `keys`, for `no_numbers` alone: on the first row the other columns that the frame's first rows have.
 
     Numbers written as text count as numbers. Raises ConfigError, saying what there is, where no row can have a score.
 
     >>> frame = pl.DataFrame({"extra": ['{"rating": "4.5"}', '{"rating": "good"}', None]})
-    >>> scores(frame, "extra.rating", "select").rows()
+    >>> scores(frame, "extra.rating", "select").select("score", "odd").rows()
     [(4.5, None), (None, 'good'), (None, '(nothing)')]
     """
     if by in MEASURES:
-        return frame.select(score=MEASURES[by]().cast(pl.Float64), odd=pl.lit(None, dtype=pl.String))
+        return frame.select(score=MEASURES[by]().cast(pl.Float64), odd=_NULL, keys=_NULL)
     given = _given(frame, by, where)
     number = frame.select(given.cast(pl.Float64, strict=False)).to_series()
     finite = pl.when(pl.col("score").is_finite()).then(pl.col("score"))
     told = given.cast(pl.String).str.slice(0, _QUOTED).fill_null(_NOTHING)
     found = frame.select(odd=told).with_columns(score=number).select(score=finite, odd="odd")
-    found = found.with_columns(odd=pl.when(pl.col("score").is_null()).then("odd"))
-    if by.startswith(_EXTRA) and found.height and found["score"].null_count() == found.height:
-        keys = _keys(frame)
-        found = found.with_columns(odd=pl.when(pl.int_range(pl.len()) == 0).then(pl.lit(keys)).otherwise("odd"))
-    return found
+    keys = pl.lit(_keys(frame)) if by.startswith(_EXTRA) else _NULL
+    return found.with_columns(
+        odd=pl.when(pl.col("score").is_null()).then("odd"), keys=pl.when(pl.int_range(pl.len()) == 0).then(keys)
+    )
 
 
 def no_numbers(by: str, found: pl.DataFrame, where: str) -> ConfigError:
-    """What to say where not a single row has a score; `found` are the rows' `odd`."""
+    """What to say where not a single row has a score; `found` are the columns of `scores`."""
     seen = found["odd"].drop_nulls().unique(maintain_order=True).to_list()
-    told = [odd for odd in seen if odd != _NOTHING][:3] or [_NOTHING]
+    told = [odd for odd in seen if odd != _NOTHING][:3] or [*found["keys"].drop_nulls().head(1)] or [_NOTHING]
     always = ", ".join(MEASURES)
     problem = f"by: no row has a number in `{by}`; found {', '.join(told)}; there are always {always}"
     return ConfigError(where, [problem])

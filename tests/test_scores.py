@@ -77,5 +77,14 @@ def test_scores_that_no_row_has_name_the_keys_that_there_are() -> None:
 def test_scores_of_no_rows_are_none() -> None:
     frame = conversations()
     for by in ("answer-characters", "difficulty", "extra.score"):
-        assert scores(frame, by, "select").schema == {"score": pl.Float64(), "odd": pl.String()}
+        assert scores(frame, by, "select").schema == {"score": pl.Float64(), "odd": pl.String(), "keys": pl.String()}
         assert scores(frame, by, "select").height == 0
+
+
+def test_scores_of_a_row_do_not_depend_on_the_rows_beside_it() -> None:
+    given = ['{"rating": 1}', '{"topic": "sea"}', None, '{"rating": "good"}', '{"topic": "sky"}', '{"rating": 2}']
+    frame = conversations(*[chat(str(i), "x", extra=text) for i, text in enumerate(given)])
+    whole = scores(frame, "extra.rating", "select").select("score", "odd")
+    for size in (1, 2, 4):
+        parts = [scores(frame.slice(at, size), "extra.rating", "select") for at in range(0, 6, size)]
+        assert pl.concat(parts).select("score", "odd").equals(whole)

@@ -48,7 +48,7 @@ def values_of(ids: pl.Series, conversations: Sequence[Path], by: str) -> F64:
     for path in conversations:
         frame = pl.read_parquet(path)
         parts.append(scores(frame, by, "pack.order").with_columns(frame["id"]))
-    told = pl.concat(parts) if parts else pl.DataFrame(schema={"score": pl.Float64, "odd": pl.String, "id": pl.String})
+    told = pl.concat(parts) if parts else pl.DataFrame(schema={"score": pl.Float64, "id": pl.String})
     if told.height and told["score"].null_count() == told.height:
         raise no_numbers(by, told, "pack.order")
     mine = ids.to_frame("id").join(told.select("id", "score"), on="id", how="left", maintain_order="left")

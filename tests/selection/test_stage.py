@@ -250,12 +250,14 @@ def test_any_selection_conserves_rows_keeps_its_budget_nests_and_knows_no_shards
             " ".join(data.draw(st.lists(st.sampled_from(words), max_size=4))),
             category=data.draw(st.sampled_from(["a", "b", None])),
             score=None if number is None else float(number),
+            extra=None if number is None else f'{{"score": {number}, "other": 1}}',
         )
         for i, number in enumerate([*numbers, 3])
     ]
     frame = conversations(*rows).with_columns(pl.col("score").cast(pl.Float64))
     room = budget * (1 if measure == "rows" else 8)
-    stage = Select.model_validate({"by": "score", "budget": room, "measure": measure} | way)
+    by = data.draw(st.sampled_from(["score", "extra.score"]))
+    stage = Select.model_validate({"by": by, "budget": room, "measure": measure} | way)
     whole = run_dataset_stage(stage, frame)
     assert whole.kept.height + whole.rejected.height == frame.height
     sizes = stage.sketch(whole.kept)["size"] if whole.kept.height else pl.Series([0])
