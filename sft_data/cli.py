@@ -49,6 +49,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+people_app = typer.Typer(help="Who may do what where `serve` is in front: add, list, remove.", no_args_is_help=True)
+app.add_typer(people_app, name="access", epilog="Example: sft-data access add maria --role publisher")
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output and nothing else.")]
 Store = Annotated[
     str | None,
@@ -66,6 +69,10 @@ def _use_key(path: Path | None) -> Path | None:
 KeyFile = Annotated[
     Path | None,
     typer.Option("--key-file", callback=_use_key, help="Key of a sealed store. Default: $SFT_DATA_KEY, if it is set."),
+]
+AccessFile = Annotated[
+    Path | None,
+    typer.Option("--access", help="File of people and roles. Default: access.json in the store, if it is a folder."),
 ]
 PipelineFile = Annotated[Path, typer.Argument(metavar="PIPELINE", help="A pipeline file.")]
 Version = Annotated[str, typer.Argument(metavar="VERSION", help="NAME, NAME@v3, NAME@TAG or NAME@FINGERPRINT_PREFIX.")]
@@ -561,6 +568,94 @@ def key(
 
     made = new_key_file(file)
     _done(json, {"path": str(file), "key": made.id}, f"{file} holds the key {made.id}: keep a copy in a safe place")
+
+
+@app.command(epilog="Example: sft-data serve --store ./store, then open http://127.0.0.1:8321 in a browser")
+def serve(
+    host: Annotated[
+        str, typer.Option("--host", help="Address to listen at; other than this machine's own asks for people first.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port to listen at; 0: a free one.")] = 8321,
+    access: AccessFile = None,
+    certificate: Annotated[
+        Path | None, typer.Option("--certificate", help="PEM file: serve over TLS.", exists=True, dir_okay=False)
+    ] = None,
+    certificate_key: Annotated[
+        Path | None, typer.Option("--certificate-key", help="The certificate's private key.", exists=True)
+    ] = None,
+    store: Store = None,
+    key_file: KeyFile = None,
+    json: Json = False,
+) -> None:
+    """Serve pages and JSON over a store: versions, reports, rows, differences, the log; until Ctrl-C."""
+    from sft_data.web.access import access_file, people
+
+    try:
+        from sft_data.web.server import Serving, listen
+        from sft_data.web.server import serve as run_server
+    except ImportError as error:
+        raise MissingExtraError("`sft-data serve`", "serve") from error
+    place = store or "store"
+    serving = Serving(place, access_file(store, access), host, port, certificate, certificate_key)
+    serving.guard()
+    _open(store)
+    with listen(serving) as opened:
+        bound = opened.getsockname()[1]
+        url = f"{'https' if certificate else 'http'}://{f'[{host}]' if ':' in host else host}:{bound}"
+        known = people(serving.access)
+        whose = f"for {len(known)} people, by token" if known else "for everybody on this machine, who may also publish"
+        if not certificate and not serving.local:
+            _say("warning: tokens travel unencrypted; name a --certificate, or put a server that speaks TLS in front")
+        if json:
+            _print({"url": url, "store": place, "people": len(known)})
+            sys.stdout.flush()
+        _say(f"serving {place} at {url} {whose}; Ctrl-C stops it")
+        run_server(serving, opened)
+
+
+@people_app.command("add", epilog="Example: sft-data access add maria --role publisher")
+def access_add(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Whose access it is; the store's log names them.")],
+    role: Annotated[
+        Literal["reader", "publisher", "admin"],
+        typer.Option("--role", help="reader looks; publisher also tags and rolls back; admin also collects garbage."),
+    ],
+    access: AccessFile = None,
+    store: Store = None,
+    json: Json = False,
+) -> None:
+    """Give a person access and print their token, this once."""
+    from sft_data.web.access import Role, access_file, add_person
+
+    file = access_file(store, access)
+    token = add_person(file, name, Role(role))
+    told = f"{name} is a {role} of {store or 'store'}. The token, which is shown only now:\n{token}"
+    _done(json, {"name": name, "role": role, "token": token, "path": str(file)}, told)
+
+
+@people_app.command("list", epilog="Example: sft-data access list")
+def access_list(access: AccessFile = None, store: Store = None, json: Json = False) -> None:
+    """List who has access, with which role, since when."""
+    from sft_data.screens import print_people
+    from sft_data.web.access import access_file, people
+
+    found = people(access_file(store, access))
+    told = [person.model_dump(mode="json", exclude={"sha256"}) for person in found]
+    _tell(json, {"people": told}, print_people)
+
+
+@people_app.command("remove", epilog="Example: sft-data access remove maria")
+def access_remove(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Whose access ends, from the next request on.")],
+    access: AccessFile = None,
+    store: Store = None,
+    json: Json = False,
+) -> None:
+    """Take a person's access away."""
+    from sft_data.web.access import access_file, remove_person
+
+    remove_person(access_file(store, access), name)
+    _done(json, {"name": name, "removed": True}, f"{name} has no access any more")
 
 
 @app.command(epilog="Example: sft-data schema > pipeline.schema.json")

@@ -37,6 +37,7 @@ __all__ = [
     "print_outlook",
     "print_page",
     "print_pages",
+    "print_people",
     "print_story",
     "print_training",
     "print_verification",
@@ -210,6 +211,17 @@ def print_garbage(console: Console, found: Garbage) -> None:
     console.print(Text(f"{number(found.bytes)} bytes: {done}"))
     if found.busy:
         console.print(Text("a build is at work in this store: what it may need was left alone"))
+
+
+def print_people(console: Console, found: Mapping[str, Any]) -> None:
+    """Who has access to a store behind a server."""
+    if not found["people"]:
+        console.print(Text("nobody yet: `sft-data serve` serves everybody on this machine, and no other"))
+        return
+    table = _table("name", "role", "since")
+    for person in found["people"]:
+        table.add_row(*(Text(visible(person[key])) for key in ("name", "role", "added")))
+    console.print(table)
 
 
 def print_pages(console: Console, pages: Sequence[Page]) -> None:

@@ -76,6 +76,29 @@ def test_every_command_has_help_with_an_example_and_stands_in_the_readme(sft: An
     assert f"`sft-data {command}" in (ROOT / "README.md").read_text()
 
 
+def test_access_is_given_listed_and_taken(sft: Any, tmp_path: Path):
+    at = ("--store", tmp_path)
+    assert "nobody yet" in sft("access", "list", *at).out
+    made = sft("access", "add", "maria", "--role", "publisher", *at, "--json").json
+    assert made["token"] not in Path(made["path"]).read_text()
+    assert "The token, which is shown only now:" in sft("access", "add", "ken", "--role", "reader", *at).out
+    listed = sft("access", "list", *at, "--json").json["people"]
+    assert [(person["name"], person["role"]) for person in listed] == [("ken", "reader"), ("maria", "publisher")]
+    assert "sha256" not in str(listed)
+    assert "maria" in sft("access", "list", *at).out
+    assert sft("access", "remove", "maria", *at).code == 0
+    assert [person["name"] for person in sft("access", "list", *at, "--json").json["people"]] == ["ken"]
+    refused = sft("access", "remove", "maria", *at)
+    assert (refused.code, "there are: ken" in refused.err) == (1, True)
+    assert sft("access", "add", "eve", "--role", "king", *at).code == 2
+
+
+def test_serve_at_a_network_address_asks_for_people_first(sft: Any, tmp_path: Path):
+    done = sft("serve", "--host", "0.0.0.0", "--port", "0", "--store", tmp_path)  # noqa: S104 - refused
+    assert done.code == 1
+    assert "sft-data access add" in done.err
+
+
 def test_check_prints_the_funnel_of_the_first_rows(sft: Any):
     done = sft("check", "pipelines/quickstart.yaml", "--rows", 20, "--json")
     assert done.code == 0

@@ -1,6 +1,7 @@
 """Where everything lies in a store and in a version. No other module spells these names.
 
 STORE/
+  access.json             who may do what where a server is in front; hashes of their tokens
   log.jsonl               who published, tagged, rolled back what and when; only ever appended to
   NAME/refs.json          latest and tags
   NAME/v1/ v2/ ...        published versions: never changed
@@ -22,6 +23,7 @@ import pyarrow as pa
 from sft_data.schema import CONVERSATIONS, EDITS, LOSS_WEIGHTS, PACK_INDEX, REJECTIONS, SIDECAR, TOKENS
 
 __all__ = [
+    "ACCESS",
     "BUILD",
     "CACHE",
     "INDEX",
@@ -53,6 +55,7 @@ REPORT_JSON = "report.json"
 REPORT_HTML = "report.html"
 REFS = "refs.json"
 LOG = "log.jsonl"
+ACCESS = "access.json"
 CACHE = ".cache"
 INDEX = ".index"
 SPLITS = ("train", "validation", "test")

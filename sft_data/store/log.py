@@ -12,6 +12,7 @@ import os
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ import orjson
 from sft_data.errors import StoreError
 from sft_data.store.layout import LOG
 
-__all__ = ["append", "chained", "check_log", "locked", "now", "read_log", "unwritable", "who"]
+__all__ = ["acting_for", "append", "chained", "check_log", "locked", "now", "read_log", "unwritable", "who"]
 
 BEGINNING = "0" * 64
 
@@ -31,8 +32,27 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
+# For whom this thread of work is done, where that is not the user who runs the program: a server's person.
+_acting: ContextVar[str | None] = ContextVar("acting", default=None)
+
+
+@contextmanager
+def acting_for(person: str) -> Iterator[None]:
+    """Entries of the log that are made under the block name `person` before the user and machine."""
+    token = _acting.set(person)
+    try:
+        yield
+    finally:
+        _acting.reset(token)
+
+
 def who() -> str:
-    """User and machine, as far as the system tells."""
+    """User and machine, as far as the system tells; behind the person for whom they act."""
+    person = _acting.get()
+    return f"{person} through {_user()}" if person else _user()
+
+
+def _user() -> str:
     try:
         user = getpass.getuser()
     except (KeyError, OSError):  # no entry in the password file, as in many containers

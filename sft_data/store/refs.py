@@ -52,11 +52,11 @@ def write_refs(store: Path, name: str, refs: Refs) -> None:
     replace_file(store / name / REFS, orjson.dumps(refs.model_dump(), option=orjson.OPT_INDENT_2))
 
 
-def replace_file(path: Path, content: bytes) -> None:
+def replace_file(path: Path, content: bytes, mode: int = 0o666) -> None:
     """Write a small file so that a reader sees the old one or the new one, whole."""
     draft = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
     try:
-        with draft.open("wb") as file:
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

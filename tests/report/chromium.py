@@ -75,12 +75,16 @@ class Tab:
 
     def open(self, path: Path, width: int = 1200, height: int = 900, scheme: str = "light") -> None:
         """Load a file at this size and in this colour scheme."""
+        self.open_url(path.as_uri(), width, height, scheme)
+
+    def open_url(self, url: str, width: int = 1200, height: int = 900, scheme: str = "light") -> None:
+        """The same with an address."""
         for domain in ("Network", "Log", "Runtime", "Page"):
             self.call(f"{domain}.enable")
         phone = width < 600
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=phone)
         self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
-        self.call("Page.navigate", url=path.as_uri())
+        self.call("Page.navigate", url=url)
         while not self.loaded:
             self.next()
 
