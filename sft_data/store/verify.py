@@ -26,12 +26,15 @@ from sft_data.store.layout import (
     LOG,
     MANIFEST,
     PARQUET,
+    REPORT_JSON,
     SPLITS,
     STREAMS,
+    arrow_batches,
     numbered,
     parquet_files,
     scan_table,
     splits_of,
+    stream_files,
 )
 from sft_data.store.log import check_log, read_log
 from sft_data.store.manifest import Manifest, kind_of
@@ -68,7 +71,7 @@ def verify(folder: Path) -> Verification:
     damaged, told = _files(folder, manifest)
     problems += told
     if not any(path.endswith((".parquet", ".arrow")) for path in damaged):
-        for check in (_schemas, _balance, _hashes, check_tokens, check_packs, _clusters, _index):
+        for check in (_schemas, _balance, _hashes, check_tokens, check_packs, _clusters, _report, _index):
             problems += _guarded(check, folder, manifest)
     return Verification(
         ok=not problems,
@@ -90,7 +93,15 @@ def _guarded(check: Check, folder: Path, manifest: Manifest) -> list[str]:
             if len(found) == MANY:
                 found.append(f"... and more of the same kind ({check.__name__.strip('_')})")
                 break
-    except (pl.exceptions.PolarsError, pa.ArrowException, OSError, ValueError, KeyError, IndexError) as error:
+    except (
+        pl.exceptions.PolarsError,
+        pa.ArrowException,
+        OSError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+    ) as error:
         found.append(f"a table cannot be read although its hash is right: {error}")
     return found
 
@@ -102,7 +113,9 @@ def _records(folder: Path) -> Iterator[str]:
     if raw != json_bytes(orjson.loads(raw)):
         yield f"{MANIFEST} is not written the way this program writes it: it was changed"
     try:
-        build = orjson.loads((folder / BUILD).read_bytes())
+        written = (folder / BUILD).read_bytes()
+        build = orjson.loads(written)
+        whole = json_bytes(build)
         told = build.pop("record_sha256")
     except FileNotFoundError:
         yield f"{BUILD} is missing"
@@ -113,7 +126,7 @@ def _records(folder: Path) -> Iterator[str]:
     except (orjson.JSONDecodeError, KeyError, AttributeError):
         yield f"{BUILD} is damaged: it is no build record"
         return
-    if sha256(orjson.dumps(build, option=orjson.OPT_SORT_KEYS)).hexdigest() != told:
+    if written != whole or sha256(orjson.dumps(build, option=orjson.OPT_SORT_KEYS)).hexdigest() != told:
         yield f"{BUILD} was changed: its content does not fit its own hash"
     elif build.get("manifest_sha256") != sha256(raw).hexdigest():
         yield f"{MANIFEST} was changed: {BUILD} holds another hash of it"
@@ -163,6 +176,13 @@ def _schemas(folder: Path, manifest: Manifest) -> Iterator[str]:
             height = pl.scan_parquet(path).select(pl.len()).collect().item()
             if rows.get(name) not in (None, height):
                 yield f"{name} has {height:,} rows, the manifest says {rows[name]:,}"
+    for path in [
+        path for table in STREAMS for split in splits_of(folder, table) for path in stream_files(folder, table, split)
+    ]:
+        name = path.relative_to(folder).as_posix()
+        height = sum(batch.height for batch in arrow_batches(path))
+        if rows.get(name) not in (None, height):
+            yield f"{name} has {height:,} rows, the manifest says {rows[name]:,}"
     for table in (*PARQUET, *STREAMS):
         for place in (folder / table).glob("*"):
             if place.is_dir() and place.name not in SPLITS:
@@ -190,25 +210,46 @@ def _balance(folder: Path, manifest: Manifest) -> Iterator[str]:
     for step in manifest.steps:
         if step.rows_in != step.rows_kept + sum(step.rejected.values()):
             yield f"{MANIFEST}: step {step.name} does not balance"
-    yield from _ledger(gone, manifest)
+    yield from _ledger("rejections", gone, manifest, [(step.kind, step.rejected) for step in manifest.steps])
+    edits = scan_table(folder, "edits").select("stage", "code").collect()
+    yield from _ledger("edits", edits, manifest, [(step.kind, step.edited) for step in manifest.steps])
+    yield from _river(manifest)
 
 
-def _ledger(gone: pl.DataFrame, manifest: Manifest) -> Iterator[str]:
-    """The ledger's rows by stage and code against what the steps say."""
+def _ledger(
+    table: str, ledger: pl.DataFrame, manifest: Manifest, steps: list[tuple[str, dict[str, int]]]
+) -> Iterator[str]:
+    """A ledger's rows by stage and code against what the steps say."""
     found: dict[tuple[str, str], int] = {}
-    for stage, code, rows in gone.group_by("stage", "code").len().iter_rows():
+    for stage, code, rows in ledger.group_by("stage", "code").len().iter_rows():
         key = (kind_of(manifest, stage), code)
         found[key] = found.get(key, 0) + rows
     told: dict[tuple[str, str], int] = {}
-    for step in manifest.steps:
-        for code, rows in step.rejected.items():
-            told[step.kind, code] = told.get((step.kind, code), 0) + rows
+    for kind, by_code in steps:
+        for code, rows in by_code.items():
+            told[kind, code] = told.get((kind, code), 0) + rows
     for stage, code in sorted({*found, *told}):
         if found.get((stage, code), 0) != told.get((stage, code), 0):
             yield (
-                f"rejections/ holds {found.get((stage, code), 0):,} rows of {stage}: {code}, "
+                f"{table}/ holds {found.get((stage, code), 0):,} rows of {stage}: {code}, "
                 f"{MANIFEST} says {told.get((stage, code), 0):,}"
             )
+
+
+def _river(manifest: Manifest) -> Iterator[str]:
+    """Each step is given what the one before it kept: first all that the sources hold, at last all that is kept."""
+    read = [step for step in manifest.steps if step.kind == "read"]
+    flow, above = sum(step.rows_kept for step in read), "the sources"
+    if sum(step.rows_in for step in read) != manifest.counts.rows_in:
+        yield f"{MANIFEST}: the sources hold {sum(s.rows_in for s in read):,} rows, not {manifest.counts.rows_in:,}"
+    for step in manifest.steps:
+        if step.kind == "read":
+            continue
+        if step.rows_in != flow:
+            yield f"{MANIFEST}: step {step.name} is given {step.rows_in:,} rows, {above} kept {flow:,}"
+        flow, above = step.rows_kept, f"step {step.name}"
+    if flow != manifest.counts.rows_kept:
+        yield f"{MANIFEST}: {above} kept {flow:,} rows, and {manifest.counts.rows_kept:,} are told to be kept"
 
 
 def _hashes(folder: Path, manifest: Manifest) -> Iterator[str]:
@@ -239,6 +280,16 @@ def _clusters(folder: Path, _: Manifest) -> Iterator[str]:
     crossing = groups.filter(pl.col("split").list.len() > 1).sort("cluster").collect()
     for cluster, splits, _ in crossing.head(MANY).iter_rows():
         yield f"conversations/: the cluster of {cluster!r} lies in {' and '.join(splits)}"
+
+
+def _report(folder: Path, manifest: Manifest) -> Iterator[str]:
+    """The figures at the head of the report, which is what people read, against the counts."""
+    counts = manifest.counts
+    wanted = {name: getattr(counts, name) for name in ("rows_in", "rows_kept", "rows_rejected", "tokens", "packs")}
+    told = orjson.loads((folder / REPORT_JSON).read_bytes()) if (folder / REPORT_JSON).exists() else {}
+    for name, count in wanted.items():
+        if told.get(name, count) != count:
+            yield f"{REPORT_JSON} tells {told[name]:,} as {name}, {MANIFEST} says {count:,}"
 
 
 def _index(folder: Path, manifest: Manifest) -> Iterator[str]:

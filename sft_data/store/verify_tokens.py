@@ -22,7 +22,7 @@ from sft_data.store.layout import (
     splits_of,
     stream_files,
 )
-from sft_data.store.manifest import Manifest
+from sft_data.store.manifest import Manifest, SplitCounts
 
 __all__ = ["check_packs", "check_tokens"]
 
@@ -178,12 +178,18 @@ def check_packs(folder: Path, manifest: Manifest) -> Iterator[str]:
             yield f"pack_index/{split} holds {packs:,} packs, {MANIFEST} says {told.packs if told else 0:,}"
         elif settings is not None and told.pack_slots != (found := slots(index, settings)):
             yield f"pack_index/{split} takes {found:,} slots, {MANIFEST} says {told.pack_slots:,}"
+        if told is not None and (held := int(index["tokens"].cast(pl.Int64).sum())) != _told_packed(told):
+            yield f"pack_index/{split} holds {held:,} tokens, {MANIFEST} says {_told_packed(told):,}"
         if split == "train" and settings is not None and settings.order is not None:
             yield from _curriculum(folder, index, rows["id"], settings.order)
         yield from _packs(folder, split, index)
     for split in splits_of(folder, "packs"):
         if not parquet_files(folder, "pack_index", split):
             yield f"packs/{split} has no pack_index/{split}"
+
+
+def _told_packed(told: SplitCounts) -> int:
+    return told.tokens if told.packed_tokens is None else told.packed_tokens
 
 
 def _copies(folder: Path, split: str, rows: pl.DataFrame, manifest: Manifest) -> NDArray[np.int64]:
