@@ -13,7 +13,7 @@ from typing import Literal
 
 import polars as pl
 
-__all__ = ["PARTS", "Part", "part_texts", "text_length"]
+__all__ = ["PARTS", "Part", "part_texts", "side_texts", "text_length"]
 
 Part = Literal["context", "prompt", "answer"]
 PARTS: tuple[Part, ...] = ("context", "prompt", "answer")
@@ -39,6 +39,13 @@ def part_texts() -> tuple[pl.Expr, pl.Expr, pl.Expr]:
     )
     answer = _joined(pl.when(role == "assistant").then(said))
     return context.alias("context"), prompt.alias("prompt"), answer.alias("answer")
+
+
+def side_texts() -> dict[str, pl.Expr]:
+    """What vectors are made of: the prompt with its context, the answer, and the conversation as one."""
+    context, prompt, answer = part_texts()
+    asked = pl.concat_str(context, prompt, separator="\n")
+    return {"prompt": asked, "answer": answer, "conversation": pl.concat_str(asked, answer, separator="\n")}
 
 
 def _joined(turns: pl.Expr) -> pl.Expr:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from importlib.metadata import PackageNotFoundError
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -12,12 +10,11 @@ import numpy.typing as npt
 import polars as pl
 from pydantic import Field, field_validator
 
-from sft_data.dedup.parts import part_texts
+from sft_data.dedup.models import checked_folder, model_contents, text_vectors
+from sft_data.dedup.parts import side_texts
 from sft_data.dedup.ranking import Keep, rank_columns, ranking
 from sft_data.dedup.shingles import shingle_sets
-from sft_data.dedup.vectors import NEEDS_EXTRA, Bytes, Sets, embed, features, projected, rarity, shared_weight
-from sft_data.errors import ConfigError
-from sft_data.fingerprint import digest, library_versions
+from sft_data.dedup.vectors import Bytes, Sets, projected, rarity, shared_weight
 from sft_data.stage import Decision, StageConfig
 
 __all__ = ["SemanticDedup"]
@@ -31,7 +28,6 @@ _SIDES = {
     "prompt": ("prompt",),
     "answer": ("answer",),
 }
-MODEL_LIBRARIES = ("sentence-transformers", "tokenizers", "torch", "transformers")
 _BLOCK, _KEPT = 1024, 16_384  # rows compared at once, with so many kept ones: 64 MiB of cosines
 _MARGIN = 0.06  # how far below the threshold a projection may lie, five standard deviations at a cosine of 0.9
 
@@ -77,34 +73,19 @@ class SemanticDedup(StageConfig):
     @field_validator("model")
     @classmethod
     def _is_a_folder(cls, model: str) -> str:
-        """A name could mean another model tomorrow, and the version would not tell."""
-        if model and not Path(model).is_dir():
-            raise ValueError(f"no folder {model!r}; download the model and give its folder")
-        return model
+        return checked_folder(model)
 
     def contents(self) -> dict[str, str]:
-        """The libraries that decide what a model says; without a model they do not matter."""
-        if not self.model:
-            return {}
-        try:
-            return {"model_libraries": digest(library_versions(MODEL_LIBRARIES))}
-        except PackageNotFoundError as error:
-            raise ConfigError("model", [NEEDS_EXTRA]) from error
+        return model_contents(self.model)
 
     def sketch(self, frame: pl.DataFrame) -> pl.DataFrame:
-        context, prompt, answer = part_texts()
-        asked = pl.concat_str(context, prompt, separator="\n")
-        texts = {"prompt": asked, "answer": answer, "conversation": pl.concat_str(asked, answer, separator="\n")}
+        texts = side_texts()
         columns: list[pl.Series] = []
         for side in _SIDES[self.criterion]:
             text = frame.select(text=texts[side]).to_series()
             columns.append(pl.Series(f"numbers_{side}", shingle_sets([text], 1).numbers))
-            columns.append((self._embedded(text) if self.model else features(text)).alias(side))
+            columns.append(text_vectors(text, self.model).alias(side))
         return frame.select("id", *columns, *rank_columns(frame, self.keep, self.score, self.sources))
-
-    def _embedded(self, text: pl.Series) -> pl.Series:
-        vectors = embed(text, self.model) if len(text) else np.zeros((0, 0), dtype=np.int8)
-        return pl.Series(list(vectors), dtype=pl.List(pl.Int8))
 
     def decide(self, sketches: Sequence[pl.DataFrame]) -> Decision:
         ids = pl.concat([sketch["id"] for sketch in sketches])

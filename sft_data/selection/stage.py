@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from importlib.metadata import PackageNotFoundError
-from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
@@ -12,11 +10,10 @@ import numpy.typing as npt
 import polars as pl
 from pydantic import Field, field_validator, model_validator
 
-from sft_data.dedup.parts import part_texts
-from sft_data.dedup.semantic import MODEL_LIBRARIES
-from sft_data.dedup.vectors import NEEDS_EXTRA, embed, features, projected, rarity
+from sft_data.dedup.models import checked_folder, model_contents, text_vectors
+from sft_data.dedup.parts import side_texts
+from sft_data.dedup.vectors import projected, rarity
 from sft_data.errors import ConfigError
-from sft_data.fingerprint import digest, library_versions
 from sft_data.scores import SCORED_BY, column_of, no_numbers, scores
 from sft_data.selection.clusters import clusters
 from sft_data.selection.distances import ByteSpace, SetSpace, Space
@@ -75,6 +72,7 @@ class Select(StageConfig):
     """
 
     scope: ClassVar[Literal["shard", "dataset"]] = "dataset"
+    revision: ClassVar[int] = 2  # words are hashed by eight characters
     uses: ClassVar[tuple[str, ...]] = ("numba", "numpy", "tokenizers")
     files: ClassVar[tuple[str, ...]] = ("model", "tokenizer")
     codes: ClassVar[Mapping[str, str]] = {
@@ -115,10 +113,7 @@ class Select(StageConfig):
     @field_validator("model")
     @classmethod
     def _is_a_folder(cls, model: str) -> str:
-        """A name could mean another model tomorrow, and the version would not tell."""
-        if model and not Path(model).is_dir():
-            raise ValueError(f"no folder {model!r}; download the model and give its folder")
-        return model
+        return checked_folder(model)
 
     @model_validator(mode="after")
     def _fits_together(self) -> Select:
@@ -146,6 +141,11 @@ class Select(StageConfig):
         return [f"`{n}` has no effect where method is {self.method}; it is for {w}" for n, w in ways.items()]
 
     @property
+    def _limit(self) -> float:
+        """The cosine from which on a row is too near; 0.3 and not 0.30000000000000004."""
+        return round(1.0 - self.distance, 9)
+
+    @property
     def compares(self) -> bool:
         """Whether the choice looks at vectors."""
         return self.method in ("distant", "k-center") or (self.method == "round-robin" and not self.groups)
@@ -155,13 +155,7 @@ class Select(StageConfig):
         return {setting: column for setting, column in named.items() if column}
 
     def contents(self) -> dict[str, str]:
-        """The libraries that decide what a model says; without a model they do not matter."""
-        if not self.model:
-            return {}
-        try:
-            return {"model_libraries": digest(library_versions(MODEL_LIBRARIES))}
-        except PackageNotFoundError as error:
-            raise ConfigError("model", [NEEDS_EXTRA]) from error
+        return model_contents(self.model)
 
     def sketch(self, frame: pl.DataFrame) -> pl.DataFrame:
         drawn = pl.Series("drawn", [draw(self.seed, name) for name in frame["id"]], dtype=pl.Float64)
@@ -169,7 +163,8 @@ class Select(StageConfig):
         columns = [*scores(frame, self.by, self.kind), size, drawn]
         columns += [self._column(frame, name, to) for name, to in ((self.groups, "group"), (self.per, "per")) if name]
         if self.compares:
-            columns += [frame["id"], self._vectors(frame)]
+            text = frame.select(text=side_texts()[self.criterion]).to_series()
+            columns += [frame["id"], text_vectors(text, self.model).alias("vector")]
         return pl.DataFrame(columns)
 
     def _column(self, frame: pl.DataFrame, name: str, to: str) -> pl.Series:
@@ -177,16 +172,6 @@ class Select(StageConfig):
             raise ConfigError(self.kind, [f"there is no column `{name}`; put the stage that adds it before"])
         alone = pl.concat_str(pl.lit("\x1f"), pl.col("id")) if name == "cluster" else pl.lit("(none)")
         return frame.select(pl.col(name).cast(pl.String).fill_null(alone)).to_series().alias(to)
-
-    def _vectors(self, frame: pl.DataFrame) -> pl.Series:
-        context, prompt, answer = part_texts()
-        asked = pl.concat_str(context, prompt, separator="\n")
-        texts = {"prompt": asked, "answer": answer, "conversation": pl.concat_str(asked, answer, separator="\n")}
-        text = frame.select(text=texts[self.criterion]).to_series()
-        if not self.model:
-            return features(text).alias("vector")
-        vectors = embed(text, self.model) if len(text) else np.zeros((0, 0), dtype=np.int8)
-        return pl.Series("vector", list(vectors), dtype=pl.List(pl.Int8))
 
     def decide(self, sketches: Sequence[pl.DataFrame]) -> Decision:
         rows = pl.concat([sketch.drop("id", "vector", strict=False) for sketch in sketches])
@@ -218,7 +203,7 @@ class Select(StageConfig):
         weights = rows["size"].to_numpy()
         if self.method == "k-center":
             return k_center(space, ids, ranked, weights, room)
-        return distant(space, ids, ranked, weights, room, 1.0 - self.distance, self._floors(rows))
+        return distant(space, ids, ranked, weights, room, self._limit, self._floors(rows))
 
     def _floors(self, rows: pl.DataFrame) -> Floors:
         names = {name: number for number, name in enumerate(sorted(self.floors))}
@@ -276,7 +261,7 @@ class Select(StageConfig):
             detail=pl.when(pl.col("place") == 0)
             .then(pl.format("{}: {} is no number", pl.lit(self.by), "odd"))
             .when(passed)
-            .then(pl.format("cosine {} >= {}; {}", pl.col("cosine").round(3), 1.0 - self.distance, score))
+            .then(pl.format("cosine {} >= {}; {}", pl.col("cosine").round(3), self._limit, score))
             .when(pl.col("twin").is_not_null())
             .then(pl.format("{}; {}", near, standing))
             .otherwise(standing),

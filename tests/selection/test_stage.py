@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from sft_data.dedup import models
 from sft_data.errors import ConfigError
 from sft_data.schema import CONVERSATIONS
-from sft_data.selection import stage as stage_module
 from sft_data.selection.stage import Select
 from sft_data.split import draw
 from sft_data.stage import apply_decision, run_dataset_stage
@@ -304,7 +304,7 @@ def test_select_by_vectors_of_a_model_compares_those(
 ) -> None:
     directions = {"rice": [100, 0, 3], "noodles": [98, 20, 0], "Hamlet": [0, 0, 127], "Faust": [0, 30, 120]}
     said = lambda found, _: np.array([directions[text.split()[-1]] for text in found], dtype=np.int8)  # noqa: E731
-    monkeypatch.setattr(stage_module, "embed", said)
+    monkeypatch.setattr(models, "embed", said)
     frame = about(["cook rice", "boil noodles", "read Hamlet", "read Faust"], [4, 3, 2, 1])
     how = {"distant": {"distance": 0.1, "budget": 4}, "round-robin": {"clusters": 2, "seed": 5}}.get(method, {})
     outcome = select(frame, **({"method": method, "model": str(tmp_path), "budget": 2} | how))
