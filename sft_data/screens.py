@@ -7,25 +7,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from sft_data.build import BuildResult
-from sft_data.catalogue import Page
-from sft_data.evaluate.losses import EvalResult
 from sft_data.report.charts import number
 from sft_data.report.model import Report
 from sft_data.report.terminal import print_closing
 from sft_data.report.visible import visible
-from sft_data.reuse import Outlook
-from sft_data.store.diff import Diff
-from sft_data.store.manage import Garbage
-from sft_data.store.read import VersionInfo
-from sft_data.store.verify import Verification
-from sft_data.store.why import Story
+
+if TYPE_CHECKING:  # only named here: looking at a store need not load what builds one
+    from sft_data.build import BuildResult
+    from sft_data.catalogue import Page
+    from sft_data.evaluate.losses import EvalResult
+    from sft_data.reuse import Outlook
+    from sft_data.store.diff import Diff
+    from sft_data.store.manage import Garbage
+    from sft_data.store.read import VersionInfo
+    from sft_data.store.verify import Verification
+    from sft_data.store.why import Story
 
 __all__ = [
     "load_report",
