@@ -163,7 +163,7 @@ def pack_index(
     """
     rows = pl.concat([pl.read_parquet(path, columns=["id", "source", "tokens"]) for path in sidecars])
     lengths = rows["tokens"].to_numpy()
-    values = values_of(rows["id"], ordered, settings.order.by) if settings.order and ordered else None
+    values = values_of(rows, ordered, settings.order.by) if settings.order and ordered else None
     rows = with_copies(rows, mixed)
     if not weights and not mixed:
         index = plan(lengths, settings, values)

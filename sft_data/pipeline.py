@@ -33,6 +33,7 @@ from sft_data.filters.run_on import RunOn
 from sft_data.filters.turns import Turns
 from sft_data.formats.ingest import CODES
 from sft_data.mix import Mix
+from sft_data.pack.curriculum import LENGTH
 from sft_data.pack.plan import Pack
 from sft_data.privacy.personal_data import PersonalData
 from sft_data.schema import CONVERSATIONS
@@ -160,7 +161,7 @@ def _contradictions(pipeline: Pipeline) -> Iterator[str]:
         if column not in there and column not in CONVERSATIONS:
             yield f"split.{setting}: {_no_column(column, there)}"
     if pipeline.pack is not None and pipeline.pack.order is not None:
-        wanted = column_of(pipeline.pack.order.by)
+        wanted = column_of(pipeline.pack.order.by) if pipeline.pack.order.by != LENGTH else None
         if wanted is not None and wanted not in there and wanted not in CONVERSATIONS:
             yield f"pack.order.by: {_no_column(wanted, there)}"
     if pipeline.pack is not None and pipeline.tokenize is None:

@@ -200,7 +200,7 @@ def test_mix_counts_tokens_by_the_tokenizer_or_estimates_them() -> None:
 
 
 @given(st.data())
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=20)
 def test_any_mix_conserves_rows_and_knows_neither_their_order_nor_their_shards(data: st.DataObject) -> None:
     frame = rows(**data.draw(st.dictionaries(st.sampled_from("abc"), st.integers(1, 12), min_size=1)))
     groups = frame["source"].unique().sort().to_list()

@@ -181,7 +181,7 @@ def check_packs(folder: Path, manifest: Manifest) -> Iterator[str]:
         if told is not None and (held := int(index["tokens"].cast(pl.Int64).sum())) != _told_packed(told):
             yield f"pack_index/{split} holds {held:,} tokens, {MANIFEST} says {_told_packed(told):,}"
         if split == "train" and settings is not None and settings.order is not None:
-            yield from _curriculum(folder, index, rows["id"], settings.order)
+            yield from _curriculum(folder, index, rows, settings.order)
         yield from _packs(folder, split, index)
     for split in splits_of(folder, "packs"):
         if not parquet_files(folder, "pack_index", split):
@@ -223,11 +223,11 @@ def _index(
         yield f"{name}: the places of pack {pack:,} are not numbered from 0 without a gap"
 
 
-def _curriculum(folder: Path, index: pl.DataFrame, ids: pl.Series, order: Order) -> Iterator[str]:
+def _curriculum(folder: Path, index: pl.DataFrame, rows: pl.DataFrame, order: Order) -> Iterator[str]:
     """Whether the packs stand in the order that the pipeline asks for."""
-    if not index["row"].is_between(0, len(ids), closed="left").all():
+    if not index["row"].is_between(0, rows.height, closed="left").all():
         return  # told elsewhere
-    found = means(index, values_of(ids, parquet_files(folder, "conversations", "train"), order.by))
+    found = means(index, values_of(rows, parquet_files(folder, "conversations", "train"), order.by))
     if not np.array_equal(ordered_rows(np.arange(len(found)), found, order.first), np.arange(len(found))):
         yield f"pack_index/train is not in the order of {order.by}, {order.first} first, that the pipeline asks for"
 

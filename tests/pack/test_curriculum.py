@@ -105,9 +105,10 @@ def test_values_are_found_by_id_and_missing_where_there_is_no_number(tmp_path: P
     for number in (0, 1):
         frame[3 * number : 3 * number + 3].write_parquet(tmp_path / f"{number}.parquet")
     files = sorted(tmp_path.glob("*.parquet"))
-    ids = pl.Series("id", ["r5", "r0", "r1", "r1", "gone"])
+    ids = pl.DataFrame({"id": ["r5", "r0", "r1", "r1", "gone"], "tokens": [7, 8, 9, 2, 4]})
     assert values_of(ids, files, "difficulty").tolist() == pytest.approx([5, NAN, 1, 1, NAN], nan_ok=True)
     assert values_of(ids, files, "answer-characters").tolist() == pytest.approx([5, 0, 1, 1, NAN], nan_ok=True)
+    assert values_of(ids, files, "tokens").tolist() == [7, 8, 9, 2, 4]
     with pytest.raises(ConfigError, match="no row has a number in `license`"):
         values_of(ids, files, "license")
 

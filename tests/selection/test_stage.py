@@ -238,7 +238,7 @@ WAYS = st.sampled_from(
 
 
 @given(SCORES, WAYS, st.integers(1, 25), st.integers(1, 6), st.sampled_from(["rows", "characters"]), st.data())
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=25)
 def test_any_selection_conserves_rows_keeps_its_budget_nests_and_knows_no_shards(
     numbers: list[int | None], way: dict[str, Any], budget: int, cut: int, measure: str, data: st.DataObject
 ) -> None:
