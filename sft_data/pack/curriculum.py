@@ -29,8 +29,8 @@ class Order(BaseModel):
     in the order, are packed at a time, then the packs are sorted by the mean of their rows. On Alpaca, by the length of
     the answer or the prompt, windows of 5,000 cost 0.4 to 1.3 % more packs than one plan over all rows and put a row
     1.5 to 3 % of the pass away from its own place; windows of 1,000 cost 1.3 to 2.3 % (packs of 2,048 tokens) or 4.4 to
-    4.8 % (8,192) and put it 0.6 % away; one plan over all rows puts it 5 to 18 % away. Rows of one length fill packs worst: by
-    `tokens` windows of 5,000 cost 2.5 % (2,048).
+    4.8 % (8,192) and put it 0.6 % away; one plan over all rows puts it 5 to 18 % away. Rows of one length fill packs
+    worst: by `tokens` windows of 5,000 cost 2.5 % (2,048).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
