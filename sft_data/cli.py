@@ -484,6 +484,23 @@ def rollback(version: Version, store: Store = None, key_file: KeyFile = None, js
     _done(json, {"version": found.version, "latest": True}, f"{found.version} is the latest now")
 
 
+@app.command(epilog="Example: sft-data log quickstart")
+def log(
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="Only this dataset.")] = None,
+    store: Store = None,
+    key_file: KeyFile = None,
+    json: Json = False,
+) -> None:
+    """Who published, tagged, rolled back and removed what and when; exit code 1 where an entry was tampered with."""
+    from sft_data.screens import print_log
+    from sft_data.store.manage import history
+
+    found = history(_open(store), name)
+    _tell(json, found, print_log)
+    if not found.ok:
+        raise typer.Exit(1)
+
+
 @app.command(epilog="Example: sft-data gc --remove --cache-days 30")
 def gc(
     remove: Annotated[

@@ -23,8 +23,8 @@ if TYPE_CHECKING:  # only named here: looking at a store need not load what buil
     from sft_data.catalogue import Page
     from sft_data.evaluate.losses import EvalResult
     from sft_data.reuse import Outlook
-    from sft_data.store.diff import Diff
-    from sft_data.store.manage import Garbage
+    from sft_data.store.diff import Change, Diff, Setting
+    from sft_data.store.manage import Garbage, History
     from sft_data.store.read import VersionInfo
     from sft_data.store.verify import Verification
     from sft_data.store.why import Story
@@ -36,6 +36,7 @@ __all__ = [
     "print_evaluation",
     "print_funnel",
     "print_garbage",
+    "print_log",
     "print_outlook",
     "print_page",
     "print_pages",
@@ -138,18 +139,23 @@ def print_story(console: Console, story: Story) -> None:
 def print_diff(console: Console, found: Diff) -> None:
     """What changed between two versions."""
     console.print(Text(f"{visible(found.a)} -> {visible(found.b)}" + (": the same content" if found.same else "")))
-    table = _table("rows", ">number", "for example")
-    for name in ("added", "removed", "changed", "moved", "redecided"):
-        change = getattr(found, name)
-        examples = "; ".join(f"{e.id}: {e.old or '-'} -> {e.new or '-'}" for e in change.examples[:3])
-        table.add_row(name, number(change.count), Text(visible(examples), style="dim"))
+    changes = {name: getattr(found, name) for name in ("added", "removed", "changed", "moved", "redecided")}
+    table = _table("rows", ">number", "")
+    for name, change in changes.items():
+        table.add_row(name, number(change.count), Text(_MEANT[name], style="dim"))
     console.print(table)
-    for title, settings in (("setting", found.settings), ("input", found.inputs)):
+    if found.redecisions:
+        decisions = _table("decided before", "decided now", ">rows")
+        for told, count in list(found.redecisions.items())[:20]:
+            decisions.add_row(*map(Text, map(visible, told.split(" -> ", 1))), number(count))
+        console.print(decisions)
+    _print_examples(console, changes)
+    for title, settings in (("setting", _gathered(found.settings)), ("input", found.inputs)):
         if settings:
-            changes = _table(title, "old", "new")
+            rows = _table(title, "old", "new")
             for setting in settings:
-                changes.add_row(*(Text(visible(str(value))) for value in (setting.key, setting.old, setting.new)))
-            console.print(changes)
+                rows.add_row(Text(visible(setting.key)), *(_value(v) for v in (setting.old, setting.new)))
+            console.print(rows)
     shares = _table("by", "", ">old", ">new", ">change")
     for name, amounts in found.distributions.items():
         for amount in amounts:
@@ -158,6 +164,58 @@ def print_diff(console: Console, found: Diff) -> None:
                 shares.add_row(name, Text(visible(amount.name)), number(amount.old), number(amount.new), change)
     if shares.row_count:
         console.print(shares)
+
+
+_MEANT = {
+    "added": "kept, and the old version never read them",
+    "removed": "were kept, and the new version never read them",
+    "changed": "kept in both, with another text",
+    "moved": "kept in both, in another split",
+    "redecided": "read by both, decided otherwise",
+}
+
+
+def _print_examples(console: Console, changes: Mapping[str, Change]) -> None:
+    """Up to three rows of each kind of change; texts one below the other, where they part."""
+    for name, change in changes.items():
+        for row in change.examples[:3]:
+            line = Text(f"{name:<9}  ", style="dim") + Text(visible(row.id), style="bold")
+            if name == "changed":
+                console.print(line, soft_wrap=True)
+                console.print(Text("- ", style="red") + Text(visible(row.old or "")), soft_wrap=True)
+                console.print(Text("+ ", style="green") + Text(visible(row.new or "")), soft_wrap=True)
+            else:
+                told = " -> ".join(visible(value) for value in (row.old, row.new) if value)
+                console.print(line + Text(f"  {told}"), soft_wrap=True)
+
+
+def _gathered(settings: Sequence[Setting]) -> list[Setting]:
+    """One line for a whole source or stage that only one version has, instead of one for each of its settings."""
+    groups: dict[str, list[Setting]] = {}
+    for setting in settings:
+        parts = setting.key.split(".")
+        groups.setdefault(".".join(parts[:2]) if parts[0] in ("sources", "stages") else setting.key, []).append(setting)
+    told = []
+    for key, group in groups.items():
+        own = {setting.key.removeprefix(f"{key}."): setting for setting in group}
+        mark = own.get("name") if key.startswith("sources.") else own.get("kind")
+        if mark is None or (mark.old is None) == (mark.new is None):
+            told += group
+            continue
+        what = own.get("path", mark)
+        told.append(mark.model_copy(update={"key": key, "old": _there(what.old), "new": _there(what.new)}))
+    return told
+
+
+def _there(value: object) -> str:
+    return "not there" if value is None else f"there: {value}"
+
+
+def _value(value: object) -> Text:
+    """A setting or the hash of an input file."""
+    if isinstance(value, str) and len(value) == 64 and set(value) <= set("0123456789abcdef"):
+        value = value[:12]
+    return Text("-", style="dim") if value is None else Text(visible(str(value)))
 
 
 def print_training(console: Console, told: Mapping[str, Any]) -> None:
@@ -204,15 +262,68 @@ def print_evaluation(console: Console, found: EvalResult) -> None:
 
 
 def print_garbage(console: Console, found: Garbage) -> None:
-    """What `gc` found or removed."""
-    table = _table("what", ">number")
-    for name in ("abandoned", "drafts", "cells"):
-        table.add_row(name, number(len(getattr(found, name))))
-    console.print(table)
-    done = "removed" if found.removed else "nothing was touched; --remove removes it"
-    console.print(Text(f"{number(found.bytes)} bytes: {done}"))
+    """What `gc` found or removed: each piece by name, as long as they are few."""
+    kinds = {
+        "abandoned": (found.abandoned, "cut short, by a kill or a full disk"),
+        "drafts": (found.drafts, "versions that failed a gate, older than --drafts-days"),
+        "cells": (found.cells, "step cache that no version shares, older than --cache-days; index of rows long gone"),
+    }
+    if any(pieces for pieces, _ in kinds.values()):
+        table = _table("what", ">number", "")
+        for name, (pieces, meaning) in kinds.items():
+            table.add_row(name, number(len(pieces)), Text(meaning, style="dim"))
+        console.print(table)
+        for pieces, _ in kinds.values():
+            for piece in pieces[:10]:
+                console.print(Text(f"  {visible(piece)}"), soft_wrap=True)
+            if len(pieces) > 10:
+                console.print(Text(f"  and {len(pieces) - 10:,} more", style="dim"))
+        done = "freed" if found.removed else "would be freed: nothing was touched yet, --remove removes it"
+        console.print(Text(f"{number(found.bytes)} bytes {done}"))
+    else:
+        console.print(
+            Text("nothing to remove: all that is here is needed (--cache-days 0 also takes unused step cache)")
+        )
     if found.busy:
         console.print(Text("a build is at work in this store: what it may need was left alone"))
+
+
+def print_log(console: Console, found: History) -> None:
+    """Who did what when."""
+    if not found.entries:
+        console.print(Text("nothing was done yet"))
+        return
+    table = _table("when", "who", "what", "")
+    for entry in found.entries:
+        what = str(entry.get("what", "?"))
+        table.add_row(
+            Text(visible(str(entry.get("at", "?"))[:16].replace("T", " ")), no_wrap=True),
+            Text(visible(str(entry.get("who", "?")))),
+            Text(visible(what), style="bold"),
+            Text(visible(_deed(what, entry))),
+        )
+    console.print(table)
+    for problem in found.problems:
+        console.print(Text("✗ ", style="bold red") + Text(visible(problem)), soft_wrap=True)
+
+
+def _deed(what: str, entry: Mapping[str, Any]) -> str:
+    """What was done to what, in words."""
+    name, number_of = entry.get("name"), entry.get("number")
+    version = f"{name}@v{number_of}" if number_of is not None else f"{name}@{entry.get('draft')}"
+    was = entry.get("was")
+    if what in ("publish", "import", "draft"):
+        return f"{version}  {str(entry.get('fingerprint', ''))[:12]}"
+    if what == "tag":
+        return f"{entry.get('tag')} -> {version}" + (f" (was v{was})" if was is not None else "")
+    if what == "untag":
+        return f"{name}@{entry.get('tag')}" + (f" (was v{was})" if was is not None else "")
+    if what == "rollback":
+        return f"latest -> {version}" + (f" (was v{was})" if was is not None else "")
+    if what == "gc":
+        return f"{entry.get('removed', 0):,} pieces, {entry.get('bytes', 0):,} bytes"
+    known = ("at", "who", "what", "previous")
+    return ", ".join(f"{key} {value}" for key, value in entry.items() if key not in known)
 
 
 def print_people(console: Console, found: Mapping[str, Any]) -> None:

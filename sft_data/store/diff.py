@@ -20,6 +20,7 @@ __all__ = ["Change", "Diff", "RowChange", "Setting", "diff"]
 
 EXAMPLES = 10
 CUT = 300  # characters of a text
+BEFORE = 80  # of them, before the place where two texts part
 
 
 class _Model(BaseModel):
@@ -140,11 +141,22 @@ def _change(rows: pl.DataFrame, old: str | None, new: str | None, examples: int)
 
 
 def _texts(old: Path, new: Path, rows: pl.DataFrame, examples: int) -> Change:
-    """Rows kept in both whose messages differ, with the beginning of both texts."""
+    """Rows kept in both whose messages differ, with both texts around the first difference."""
     some = rows["id"].head(examples).to_list()
     before, after = texts_of(old, some), texts_of(new, some)
-    told = [RowChange(id=i, old=shorten(before[i], CUT), new=shorten(after[i], CUT)) for i in some]
-    return Change(count=rows.height, examples=told)
+    pairs = ((i, *_parting(before[i], after[i])) for i in some)
+    return Change(count=rows.height, examples=[RowChange(id=i, old=was, new=now) for i, was, now in pairs])
+
+
+def _parting(old: str, new: str) -> tuple[str, str]:
+    """Both texts, from shortly before the place where they part if that is not near their beginning."""
+    same = next(
+        (at for at, (was, now) in enumerate(zip(old, new, strict=False)) if was != now), min(len(old), len(new))
+    )
+    skipped = max(0, same - BEFORE) if max(len(old), len(new)) > CUT else 0
+    head = f"({skipped:,} characters as before) … " if skipped else ""
+    was, now = (head + shorten(text[skipped:], CUT) for text in (old, new))
+    return was, now
 
 
 def _explained(old: Path, new: Path, rows: pl.DataFrame, examples: int) -> Change:

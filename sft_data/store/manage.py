@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 import shutil
 import time
@@ -16,12 +17,12 @@ from sft_data.disk import Company, alone, unfinished
 from sft_data.errors import StoreError
 from sft_data.store.index import orphans
 from sft_data.store.layout import CACHE, NAME, staging_prefix
-from sft_data.store.log import append, unwritable
-from sft_data.store.mirror import Mirror, mirror_of
+from sft_data.store.log import append, check_log, read_log, unwritable
+from sft_data.store.mirror import Mirror, mirror_of, shown
 from sft_data.store.read import VersionRef, datasets, draft_folders, resolve
 from sft_data.store.refs import Refs, lock, read_refs, write_refs
 
-__all__ = ["Garbage", "gc", "rollback", "tag", "untag"]
+__all__ = ["Garbage", "History", "gc", "history", "rollback", "tag", "untag"]
 
 DAY = 86_400.0
 # A publish of millions of rows takes minutes: what is older than an hour was abandoned.
@@ -94,6 +95,29 @@ def _move(
         told = details(refs)
         write_refs(store, name, moved(refs))
         append(store, what, **told)
+
+
+class History(BaseModel):
+    """The store's log, and whether its entries hang together."""
+
+    model_config = ConfigDict(frozen=True)
+
+    ok: bool = Field(description="each entry holds the hash of the one before it")
+    problems: list[str] = Field(description="entries that were changed, removed or put in between")
+    entries: list[dict[str, Any]] = Field(description="oldest first: at, who, what, and what it was done to")
+
+
+def history(store: Path, name: str | None = None) -> History:
+    """Who did what when, of the whole store or of one dataset."""
+    if not store.is_dir():
+        raise StoreError(f"there is no store at {store}; --store names the folder or URL that holds the datasets")
+    if name is not None and name not in (known := datasets(store)):
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        raise StoreError(f"no dataset {name!r} in {shown(store)}{hint}; it holds: {', '.join(known) or 'nothing'}")
+    problems = check_log(store)
+    entries = [entry for entry in read_log(store) if name in (None, entry.get("name"))]
+    return History(ok=not problems, problems=problems, entries=entries)
 
 
 class Garbage(BaseModel):

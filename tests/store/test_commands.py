@@ -165,12 +165,13 @@ COMMANDS: dict[str, Callable[[Place], Any]] = {
     "evaluate": evaluated,
     "tag": lambda place: place("tag", "mine@v1", "golden"),
     "rollback": lambda place: place("rollback", "mine@golden"),
+    "log": lambda place: [(entry["what"], entry["number"]) for entry in place("log")["entries"][2:]],
     "gc": lambda place: place("gc", "--remove"),
     "versions": lambda place: place("versions"),
 }
 # These neither take a store nor need one that holds versions; `build`, `import` made the versions above, `run` is
 # `build` and `train`, and the pages of `serve` have tests of their own.
-OTHERS = {"build", "check", "import", "init", "key", "run", "schema", "serve", "stages", "deploy"}
+OTHERS = {"access", "build", "check", "import", "init", "key", "run", "schema", "serve", "stages", "deploy"}
 
 
 def bare(told: Any) -> Any:

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import io
 import shutil
+from pathlib import Path
 
 import polars as pl
 import pytest
+from rich.console import Console
 
+from sft_data.screens import print_diff
 from sft_data.store.diff import diff
 from sft_data.store.read import load_manifest, resolve
 from tests.store.versions import published, reseal, rewrite_parquet, row_id
@@ -126,3 +130,38 @@ def test_diff_gives_as_many_examples_as_asked_for_and_counts_all(pair):
     change(new, "conversations/train/00000.parquet", lambda f: f.with_columns(split=pl.lit("test")))
     found = diff(old, new, examples=2)
     assert (found.moved.count, len(found.moved.examples)) == (6, 2)
+
+
+def test_diff_of_long_texts_shows_where_they_part(pair):
+    old, new = shutil.copytree(pair[0], pair[1].parent / "old"), pair[1]
+
+    def longer(folder: Path, end: str) -> None:
+        said = pl.element().struct.with_fields(content=pl.field("content") + "x" * 1000 + end)
+        change(
+            folder, "conversations/train/00000.parquet", lambda f: f.with_columns(pl.col("messages").list.eval(said))
+        )
+
+    longer(old, "old")
+    longer(new, "new")
+    change(new, "conversations/train/00000.parquet", lambda f: f.with_columns(content_hash=pl.lit("other")))
+    row = diff(old, new).changed.examples[0]
+    assert row.old is not None
+    assert row.new is not None
+    assert row.old.startswith("(956 characters as before) … " + "x" * 80 + "old")
+    assert row.new.startswith("(956 characters as before) … " + "x" * 80 + "new")
+
+
+def test_diff_for_people_tells_reasons_texts_and_whole_sources_in_one_line(pair):
+    old, new = shutil.copytree(pair[0], pair[1].parent / "old"), pair[1]
+    change(new, "conversations/train/00000.parquet", lambda f: f.with_columns(content_hash=pl.lit("other")))
+    change(old, "rejections/00000.parquet", lambda f: f.with_columns(code=f["code"].replace("near-duplicate", "near")))
+    more = {"sources": [{"name": "s", "path": "a.json"}, {"name": "t", "path": "b.json", "seed": 3}]}
+    reseal(new, pipeline={**load_manifest(new).pipeline, **more})
+    console = Console(width=100, record=True, file=io.StringIO())
+    print_diff(console, diff(old, new))
+    told = console.export_text()
+    assert "near-dedup: near " in told
+    assert "sources.t" in told
+    assert "there: b.json" in told
+    assert "sources.t.seed" not in told
+    assert "kept in both, with another text" in told

@@ -7,7 +7,7 @@ import pytest
 
 from sft_data.errors import StoreError
 from sft_data.store.log import check_log, read_log
-from sft_data.store.manage import gc, rollback, tag, untag
+from sft_data.store.manage import gc, history, rollback, tag, untag
 from sft_data.store.read import resolve
 from sft_data.store.refs import read_refs
 from sft_data.store.verify import verify
@@ -159,3 +159,40 @@ def test_rollback_keeps_the_references_whole_for_a_reader(store):
     rollback(store, "small@v1")
     assert read_refs(store, "small").newest == before.newest == 2
     assert sorted(p.name for p in (store / "small").iterdir()) == [".lock", "refs.json", "v1", "v2"]
+
+
+def test_history_tells_of_one_dataset_and_that_an_entry_was_changed(store):
+    tag(store, "small@v1", "golden")
+    found = history(store, "small")
+    assert found.ok
+    assert [entry["what"] for entry in found.entries][-1] == "tag"
+    log = store / "log.jsonl"
+    log.write_bytes(log.read_bytes().replace(b'"number":1', b'"number":3', 1))
+    changed = history(store)
+    assert not changed.ok
+    assert "log.jsonl line 2" in changed.problems[0]
+    with pytest.raises(StoreError, match="did you mean 'small'"):
+        history(store, "smal")
+
+
+def test_log_for_people_names_every_deed_in_words(store, sft):
+    tag(store, "small@v1", "golden")
+    rollback(store, "small@v1")
+    untag(store, "small", "golden")
+    told = sft("log", "--store", store).out
+    for line in ("golden -> small@v1", "latest -> small@v1 (was v2)", "small@golden (was v1)"):
+        assert line in told
+    assert sft("log", "--store", store / "elsewhere").code == 1
+
+
+def test_gc_for_people_names_what_it_found(store, sft):
+    piece = store / "small" / ".publish-0123456789ab"
+    piece.mkdir()
+    (piece / "half").write_bytes(b"half")
+    os.utime(piece, (0, 0))
+    os.utime(piece / "half", (0, 0))
+    told = sft("gc", "--store", store).out
+    assert "small/.publish-0123456789ab" in told
+    assert "4 bytes would be freed" in told
+    assert "freed" in sft("gc", "--remove", "--store", store).out
+    assert "nothing to remove" in sft("gc", "--store", store).out
