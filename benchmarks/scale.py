@@ -1,11 +1,11 @@
-"""Near-dedup through the real engine with one worker and with several: seconds, CPU seconds and memory of all processes.
+"""Near-dedup through the real engine with one worker and with several: seconds, CPU seconds and memory.
 
     python benchmarks/scale.py --rows 200000 1000000 --workers 1 2
 
-Rows are those of `dedup.py`: real ones, new ones of their halves, near copies. They are read before; what is measured is
-the one step near-dedup with its default settings (sketches, portions, decision, applying it) in a store on the disk. Every
-process computes on one thread. `sketch`, `portions`, `decision` and `apply` are the seconds of all cells of that kind,
-one behind the other; the decision is the only part that one process makes alone.
+Rows are those of `dedup.py`: real ones, new ones of their halves, near copies. They are read before; what is measured
+is the one step near-dedup with its default settings, in a store on the disk. Every process computes on one thread;
+memory is that of all processes, without and with the pages of mapped files. Behind the total stand the seconds of all
+cells of a kind, one after the other; the decision is the only one that one process makes alone.
 """
 
 from __future__ import annotations
@@ -29,7 +29,12 @@ name: scale
 sources: [{{name: rows, path: {data}, format: messages}}]
 stages: [{stages}]
 """
-KINDS = {"sketch.arrow": "sketch", "gathered.arrow": "portions", "rejected-00000.parquet": "decision"}
+KINDS = {
+    "sketch.arrow": "sketch",
+    "gathered.arrow": "portions",
+    "ahead.arrow": "candidates",
+    "columns-00000.parquet": "decision",
+}
 
 
 def main() -> None:
@@ -81,12 +86,13 @@ def build(store: Path, data: Path, stages: str, workers: int, memory: str) -> tu
     use = by_step(told["stages"], told["seconds"], samples, time.perf_counter() - began).get("01:near-dedup")
     if use is None:
         return 0.0, ""
-    shares = {**dict.fromkeys(KINDS.values(), 0.0), "apply": 0.0}
+    shares = dict.fromkeys(KINDS.values(), 0.0)
     for record in (store / ".cache" / "cells").rglob("cell.json"):
         if record.stat().st_mtime_ns > before:
             cell = json.loads(record.read_bytes())
-            kind = next((KINDS[name] for name in cell["files"] if name in KINDS), "")
-            shares[kind or "apply"] += cell["seconds"]
+            kind = next((KINDS[name] for name in cell["files"] if name in KINDS), None)
+            if kind:
+                shares[kind] += cell["seconds"]
     parts = ", ".join(f"{name} {seconds:.1f}" for name, seconds in shares.items())
     sizes = f"{use.memory / 1e9:7.2f}{use.mapped / 1e9:8.2f}"
     return use.seconds, f"{use.seconds:8.1f}{use.cpu:8.1f}{sizes}  {parts}"

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from sft_data import steps as work_of
 from sft_data.against import older_sketches, pinned
 from sft_data.cells import Cell, FileRef, Task, find_cell, step_record, write_step_record
-from sft_data.dedup.older import Gathers
+from sft_data.dedup.older import Gathers, LooksUp
 from sft_data.disk import at_work, disk_error
 from sft_data.engine import Engine
 from sft_data.errors import StageError
@@ -309,8 +309,10 @@ def _decide(step: Step, work: Work, above: Sequence[StepResult]) -> list[Cell]:
     stage, shards, cache = _stage(step), _shards(above), work.cache
     identity, light = step.identity, _is_light(shards)
     older = [(file.label, ref) for file, cell in older_sketches(step, work) for _, ref in sorted(cell.files.items())]
-    rows = sum(ref.rows for _, ref in older) + sum(shard.rows.rows for shard in shards)
+    before = sum(ref.rows for _, ref in older)
+    rows = before + sum(shard.rows.rows for shard in shards)
     portions = stage.portions(rows, work.memory) if isinstance(stage, Gathers) and rows >= LIGHT_ROWS else ()
+    ranges = stage.ranges(before, rows) if isinstance(stage, LooksUp) and portions else ()
     sketches = _run(
         step,
         work,
@@ -327,7 +329,7 @@ def _decide(step: Step, work: Work, above: Sequence[StepResult]) -> list[Cell]:
             for number, shard in enumerate(shards)
         ],
         light=light,
-        total=2 * len(shards) + 1 + len(portions),
+        total=2 * len(shards) + 1 + len(portions) + len(ranges),
     )
     slim = [cell.files["sketch.arrow"] for cell in sketches]
     given = ([ref.sha256 for ref in slim], [(label, ref.sha256) for label, ref in older])
@@ -335,9 +337,9 @@ def _decide(step: Step, work: Work, above: Sequence[StepResult]) -> list[Cell]:
     paths = [ref.path(cache) for ref in slim]
     key = digest("decide", identity, *given)  # it knows nothing of the portions: they decide nothing
     if find_cell(cache, key) is not None:
-        for _ in portions:
+        for _ in (*portions, *ranges):
             work.watch.advance()
-        portions = ()
+        portions = ranges = ()
     prepared = work.engine.run(
         cache,
         [
@@ -354,12 +356,28 @@ def _decide(step: Step, work: Work, above: Sequence[StepResult]) -> list[Cell]:
         lambda _: work.watch.advance(),
     )
     found = [cell.files["gathered.arrow"] for cell in prepared]
+    looked_up = work.engine.run(
+        cache,
+        [
+            Task(
+                digest("look up", identity, given, list(one)),
+                f"{step.name}, rows from {one[0]}",
+                work_of.look_up,
+                (stage, one, [*(path for _, path in known), *paths], [ref.path(cache) for ref in found]),
+                inputs=(*slim, *found),
+                unchanged=step.unchanged,
+            )
+            for one in ranges
+        ],
+        lambda _: work.watch.advance(),
+    )
+    ahead = [cell.files["ahead.arrow"] for cell in looked_up]
     decision = Task(
         key,
         f"{step.name}, decision",
         work_of.decide,
-        (stage, paths, known, [ref.path(cache) for ref in found]),
-        inputs=(*slim, *found),
+        (stage, paths, known, [ref.path(cache) for ref in found], [ref.path(cache) for ref in ahead]),
+        inputs=(*slim, *found, *ahead),
         unchanged=step.unchanged,
     )
     [verdict] = work.engine.run(cache, [decision], lambda _: work.watch.advance(), light=True)

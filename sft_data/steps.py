@@ -14,13 +14,13 @@ from typing import Any
 import polars as pl
 
 from sft_data.cells import map_arrow, write_arrow, write_batches, write_parquet
-from sft_data.dedup.older import ComparesOlder, Gathers, Older, older_frames
+from sft_data.dedup.older import ComparesOlder, Gathers, LooksUp, Older, older_frames
 from sft_data.formats.ingest import Unit, read_unit
 from sft_data.schema import EDITS, REJECTIONS, conform
 from sft_data.sources.settings import Source
 from sft_data.stage import DatasetStage, Decision, Outcome, ShardStage, apply_decision, run_stage
 
-__all__ = ["Piece", "decide", "decided", "gather", "read", "rechunk", "sketch", "sketch_older", "stage"]
+__all__ = ["Piece", "decide", "decided", "gather", "look_up", "read", "rechunk", "sketch", "sketch_older", "stage"]
 
 # What a decision's rejections hold, one row per rejected row of a shard.
 _REJECTED = pl.Schema(
@@ -72,17 +72,30 @@ def gather(folder: Path, settings: Gathers, portion: tuple[str | int, ...], sket
     return {}
 
 
+def look_up(
+    folder: Path, settings: LooksUp, rows: tuple[int, int], sketches: Sequence[Path], gathered: Sequence[Path]
+) -> dict[str, Any]:
+    """Look up the candidates of some rows in what all portions found."""
+    found = settings.look_up([map_arrow(path) for path in sketches], [map_arrow(path) for path in gathered], *rows)
+    write_batches(found, folder / "ahead.arrow")
+    return {}
+
+
 def decide(
     folder: Path,
     settings: DatasetStage,
     sketches: Sequence[Path],
     older: Sequence[tuple[str, Path]] = (),
     gathered: Sequence[Path] = (),
+    ahead: Sequence[Path] = (),
 ) -> dict[str, Any]:
     """Decide over all sketches; write the part of each shard into a file of its own, with row numbers inside it."""
     frames = [map_arrow(path) for path in sketches]
     known = [Older(label, map_arrow(path)) for label, path in older]
-    if gathered and isinstance(settings, Gathers):
+    if ahead and isinstance(settings, LooksUp):
+        found = [map_arrow(path) for path in gathered]
+        decision = settings.decide(frames, known, found, [map_arrow(path) for path in ahead])
+    elif gathered and isinstance(settings, Gathers):
         decision = settings.decide(frames, known, [map_arrow(path) for path in gathered])
     elif isinstance(settings, ComparesOlder):
         decision = settings.decide(frames, known)

@@ -110,6 +110,7 @@ def test_build_resumed_after_a_decision_with_other_memory_decides_nothing_again(
         raise AssertionError("was done again")
 
     monkeypatch.setattr(build_module.work_of, "gather", refuse)
+    monkeypatch.setattr(build_module.work_of, "look_up", refuse)
     monkeypatch.setattr(build_module.work_of, "decide", refuse)
     again = build(load_pipeline(QUICKSTART), tmp_path, memory=6_000)
     assert hashes(Path(again.path)) == hashes(Path(built.path))

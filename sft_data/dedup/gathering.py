@@ -20,9 +20,8 @@ import numba
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-import pyarrow as pa
 
-from sft_data.dedup.memory import arrow_of, lists_of
+from sft_data.dedup.memory import list_of, one_list_of
 from sft_data.errors import ConfigError
 
 __all__ = ["LARGE", "Buckets", "Portion", "gather", "portions", "turned"]
@@ -66,26 +65,16 @@ class Buckets(NamedTuple):
     def frame(self, relation: str) -> pl.DataFrame:
         """As a table of one row, to be written and memory-mapped."""
         told = [pl.Series("relation", [relation]), pl.Series("large", [self.large], dtype=pl.Int32)]
-        return pl.DataFrame([*told, *(_list(name, getattr(self, name)) for name in _ARRAYS)])
+        return pl.DataFrame([*told, *(list_of(name, getattr(self, name)) for name in _ARRAYS)])
 
     @classmethod
     def of(cls, frame: pl.DataFrame) -> Buckets:
         """Where they lie."""
-        offsets, buckets, rows = (_values(frame[name]) for name in _ARRAYS)
+        offsets, buckets, rows = (one_list_of(frame[name], np.int32) for name in _ARRAYS)
         return cls(offsets, buckets, rows, frame["large"].item())
 
 
 _ARRAYS = ("offsets", "buckets", "rows")
-
-
-def _list(name: str, values: I32) -> pl.Series:
-    bounds = np.array([0, len(values)], dtype=np.int64)
-    return pl.Series(name, pa.LargeListArray.from_arrays(arrow_of(bounds), arrow_of(values)))
-
-
-def _values(column: pl.Series) -> I32:
-    bounds, values = lists_of(column, np.int32)
-    return values[bounds[0] : bounds[1]]
 
 
 def portions(banded: Mapping[str, int], single: Sequence[str], rows: int, memory: int) -> list[Portion]:

@@ -129,6 +129,41 @@ def _shared_of(relations: Sequence[Sequence[Buckets]]) -> _Shared:
     )
 
 
+class Candidates(NamedTuple):
+    """Of some rows, the others that they share a small bucket of the first relation with, and how near those are."""
+
+    offsets: I32  # (rows + 1,) where in the other arrays those of each row start
+    others: I32
+    times: I32  # how many small buckets a row shares with the other
+    nears: npt.NDArray[np.float64]  # the similarity by the criterion, 0 where they are not near
+
+
+class _Ahead(NamedTuple):
+    """The candidates of all rows from `first` on, in pieces of `step` rows each, where they lie."""
+
+    first: int
+    step: int
+    at: I64  # (pieces, 4) where in `numbers` the offsets, others and times, and where in `nears` the similarities are
+    numbers: I32
+    nears: npt.NDArray[np.float64]
+
+
+def _ahead_of(pieces: Sequence[Candidates], first: int) -> _Ahead:
+    numbers, at = window([array for piece in pieces for array in piece[:3]], np.int32)
+    nears, places = window([piece.nears for piece in pieces], np.float64)
+    both = np.column_stack([np.array(at, dtype=np.int64).reshape(-1, 3), np.array(places, dtype=np.int64)])
+    step = len(pieces[0].offsets) - 1 if pieces else 1
+    return _Ahead(first, max(1, step), np.ascontiguousarray(both), numbers, nears)
+
+
+def candidates(
+    sets: Sets, relation: Sequence[Buckets], first: int, end: int, rule: Rule, *, earlier: bool
+) -> Candidates:
+    """Look up the rows from `first` to `end` ahead of the decision; with `earlier` only rows that stand before them."""
+    offsets = np.zeros(end - first + 1, dtype=np.int32)
+    return Candidates(offsets, *_look_up(sets, _shared_of([relation]), first, end, rule, earlier, offsets))
+
+
 def greedy(
     sets: Sets,
     relations: Sequence[Sequence[Buckets]],
@@ -136,18 +171,20 @@ def greedy(
     order: I32,
     rule: Rule,
     settled: int = 0,
+    ahead: Sequence[Candidates] = (),
 ) -> Found:
     """Go through the rows in `order`; remove a row that is near a row kept before it, keep it otherwise.
 
     The first `settled` rows of the order stay in any case. Every removed row is similar to the row that was kept for
     it, and unlike rows are never chained together. Of several kept rows the most similar one is named, of equals the
     one with the first claim. `relations` are different ways to find the same pairs; where short answers ask for the
-    same prompt, rows that have one are looked up in `alike` only.
+    same prompt, rows that have one are looked up in `alike` only. What was looked up `ahead`, of all rows but the
+    settled ones, is not looked up again.
     """
     rows = len(order)
     found = Found(np.full(rows, -1, dtype=np.int32), np.zeros(rows, dtype=np.float64))
     shared = _shared_of([*relations, alike])
-    _greedy(sets, shared, order, rule, settled, found.twin, found.score)
+    _greedy(sets, shared, _ahead_of(ahead, settled), order, rule, settled, found.twin, found.score)
     return found
 
 
@@ -355,7 +392,85 @@ def _fewest(shared, relations, row, state, few):
 
 
 @numba.njit(cache=True, nogil=True)
-def _greedy(sets, shared, order, rule, settled, twin, score):
+def _look_up(sets, shared, first, end, rule, earlier, offsets):
+    others = np.empty(4 * (end - first) + 64, dtype=np.int32)
+    times, nears = np.empty_like(others), np.empty(len(others), dtype=np.float64)
+    found_by = np.full(sets.firsts[-1], -1, dtype=np.int32)
+    where = np.empty(sets.firsts[-1], dtype=np.int32)
+    seen = np.zeros(3, dtype=np.float64)
+    used = 0
+    for i in range(first, end):
+        here = place(sets, i)
+        skip = rule.strict_short and _is_short(sets, here)  # it is looked up elsewhere
+        for portion in range(0 if skip else len(shared.large)):
+            row_at, buckets = shared.at[portion, 0] + i, shared.at[portion, 1]
+            for mine in range(buckets + shared.memory[row_at], buckets + shared.memory[row_at + 1]):
+                bucket = np.int64(shared.memory[mine])
+                if bucket < shared.large[portion]:
+                    continue
+                at = shared.at[portion, 2] + bucket
+                row = np.int64(0)
+                while row >= 0:
+                    row = np.int64(shared.memory[at])
+                    at += 1
+                    j = max(row, ~row)
+                    if j >= i if earlier else j == i:
+                        continue
+                    if found_by[j] == i:
+                        times[where[j]] += 1
+                        continue
+                    if used == len(others):
+                        others, times, nears = _twice(others), _twice(times), _twice(nears)
+                    found_by[j], where[j] = i, used
+                    others[used], times[used] = j, 1
+                    nears[used] = _near(sets, here, place(sets, j), rule, seen)
+                    used += 1
+        offsets[i - first + 1] = used
+    return others[:used].copy(), times[:used].copy(), nears[:used].copy()
+
+
+@numba.njit(cache=True, nogil=True)
+def _twice(array):
+    longer = np.empty(2 * len(array), dtype=array.dtype)
+    longer[: len(array)] = array
+    return longer
+
+
+@numba.njit(cache=True, nogil=True)
+def _listed(shared, row):
+    """How many kept rows stand in the large buckets of a row in the first relation."""
+    many = np.int64(0)
+    for portion in range(shared.firsts[0], shared.firsts[1]):
+        if shared.large[portion]:
+            offsets, buckets = shared.at[portion, 0] + row, shared.at[portion, 1]
+            for mine in range(buckets + shared.memory[offsets], buckets + shared.memory[offsets + 1]):
+                if shared.memory[mine] < shared.large[portion]:
+                    many += shared.fill[shared.lists[portion] + shared.memory[mine]]
+    return many
+
+
+@numba.njit(cache=True, nogil=True)
+def _known(ahead, i, state, claim, twin, score):
+    """How many kept rows share small buckets with row `i`, each bucket counted; and how many are near."""
+    piece, inside = (i - ahead.first) // ahead.step, (i - ahead.first) % ahead.step
+    numbers = ahead.numbers
+    low, high = numbers[ahead.at[piece, 0] + inside], numbers[ahead.at[piece, 0] + inside + 1]
+    many, near_rows = np.int64(0), 0
+    for at in range(low, high):
+        j = np.int64(numbers[ahead.at[piece, 1] + at])
+        if state[j] != _KEPT:
+            continue
+        many += numbers[ahead.at[piece, 2] + at]
+        near = ahead.nears[ahead.at[piece, 3] + at]
+        if near > score[i] or (near > 0.0 and near == score[i] and claim[j] < claim[twin[i]]):
+            score[i], twin[i] = near, j
+        if near > 0.0:
+            near_rows += 1
+    return many, near_rows
+
+
+@numba.njit(cache=True, nogil=True)
+def _greedy(sets, shared, ahead, order, rule, settled, twin, score):
     rows, relations = len(order), len(shared.firsts) - 2  # the last one is `alike`
     claim = np.empty(rows, dtype=np.int32)
     for turn in range(rows):
@@ -370,18 +485,33 @@ def _greedy(sets, shared, order, rule, settled, twin, score):
         short = rule.strict_short and _is_short(sets, here)
         kind = _KEPT_SHORT if short else _KEPT
         if turn >= settled:
-            relation, many = (relations, np.int64(0)) if short else _fewest(shared, relations, i, state, few)
-            near_rows = 0
-            if relation == 0 and many <= _FEW:
-                for at in range(many):
-                    near_rows += _hold(sets, i, here, np.int64(few[at]), rule, claim, checked, seen, twin, score)
-            else:
-                near_rows = _walk(sets, shared, relation, i, here, kind, rule, claim, state, checked, seen, twin, score)
+            many, near_rows = np.int64(_FEW + 1), 0
+            if len(ahead.at) and not short and _listed(shared, i) == 0:
+                many, near_rows = _known(ahead, i, state, claim, twin, score)
+            if many > _FEW:
+                twin[i], score[i] = -1, 0.0
+                near_rows = _search(
+                    sets, shared, relations, i, here, kind, rule, claim, state, checked, seen, few, twin, score
+                )
             if near_rows >= rule.copies:
                 continue
             twin[i], score[i] = -1, 0.0
         state[i] = kind
         _enlist(shared, i, relations if short else 0, relations + 1 if short else relations)
+
+
+@numba.njit(cache=True, nogil=True)
+def _search(sets, shared, relations, i, here, kind, rule, claim, state, checked, seen, few, twin, score):
+    """Hold row `i` against the kept rows of the relation that has the fewest; how many are near."""
+    if kind == _KEPT_SHORT:
+        return _walk(sets, shared, relations, i, here, kind, rule, claim, state, checked, seen, twin, score)
+    relation, many = _fewest(shared, relations, i, state, few)
+    if relation != 0 or many > _FEW:
+        return _walk(sets, shared, relation, i, here, kind, rule, claim, state, checked, seen, twin, score)
+    near_rows = 0
+    for at in range(many):
+        near_rows += _hold(sets, i, here, np.int64(few[at]), rule, claim, checked, seen, twin, score)
+    return near_rows
 
 
 @numba.njit(cache=True, nogil=True)

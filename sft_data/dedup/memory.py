@@ -11,7 +11,7 @@ import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
-__all__ = ["arrow_of", "lists_of", "matrix_of", "numpy_of", "window"]
+__all__ = ["arrow_of", "list_of", "lists_of", "matrix_of", "numpy_of", "one_list_of", "window"]
 
 
 def arrow_of(values: npt.NDArray[Any]) -> pa.Array:
@@ -38,6 +38,18 @@ def lists_of(column: pl.Series, kind: type[np.generic]) -> tuple[npt.NDArray[np.
     """Where the lists of a column start and end, and the values of all of them, without a copy."""
     array = column.rechunk().to_arrow()
     return numpy_of(array.offsets, np.int64), numpy_of(array.values, kind)
+
+
+def list_of(name: str, values: npt.NDArray[Any]) -> pl.Series:
+    """An array as a column of one row."""
+    bounds = np.array([0, len(values)], dtype=np.int64)
+    return pl.Series(name, pa.LargeListArray.from_arrays(arrow_of(bounds), arrow_of(values)))
+
+
+def one_list_of(column: pl.Series, kind: type[np.generic]) -> npt.NDArray[Any]:
+    """The array of a column of one row."""
+    bounds, values = lists_of(column, kind)
+    return values[bounds[0] : bounds[1]]
 
 
 def window(arrays: Sequence[npt.NDArray[Any]], kind: type[np.generic]) -> tuple[npt.NDArray[Any], list[int]]:

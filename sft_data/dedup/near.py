@@ -13,7 +13,7 @@ from pydantic import Field
 
 from sft_data.dedup import matching
 from sft_data.dedup.gathering import Buckets, Portion, gather, portions
-from sft_data.dedup.memory import arrow_of, lists_of, matrix_of
+from sft_data.dedup.memory import arrow_of, list_of, lists_of, matrix_of, one_list_of
 from sft_data.dedup.minhash import bands_by_datasketch, bands_for, bands_of_rows
 from sft_data.dedup.older import OLDER, Older, read_older
 from sft_data.dedup.parts import PARTS, part_texts
@@ -40,6 +40,7 @@ _CLUSTERED = {"prompt": (1,), "conversation": (1, 2)}
 # Rows with equal parts, which need no second look; and those with short answers, whose twin must be equal.
 _SHORT = "same short row"
 _EQUAL = {"same prompt": (1,), "same conversation": (1, 2), _SHORT: (0, 1, 2)}
+_RANGES, _RANGE = 16, 1 << 15  # ranges in which candidates are looked up, but so many rows at least
 _EVERYTHING = 1 << 62  # bytes: portions are cut for the work, not for memory
 _TAGS = np.array([0x5BD1E995, 0, 0xA3B195B5], dtype=np.uint32)
 
@@ -62,9 +63,9 @@ class NearDedup(StageConfig):
     instead of 3,403.
 
     Rows that could be near are looked for in portions, on all workers, each in a bounded piece of memory (see
-    `gathering`); the decision then goes through the rows once. Sketches and portions stay in memory-mapped files, of
-    which the system keeps what fits; what the decision needs for itself is about 100 bytes a row, rows of `against`
-    included, whatever the texts are long.
+    `gathering`), and held against each other, some rows at a time; the decision then goes through the rows once. What
+    all of them read stays in memory-mapped files, of which the system keeps what fits; what the decision needs for
+    itself is about 60 bytes a row, rows of `against` included, whatever the texts are long.
 
     `copies: 3` keeps up to three rows that are near one another, for several answers to a question: a row goes where
     three kept rows are near it already.
@@ -164,11 +165,27 @@ class NearDedup(StageConfig):
             before += len(all_keys)
         return gather([keys], height, portion, who).frame(portion.relation)
 
+    def ranges(self, first: int, end: int) -> list[tuple[int, int]]:
+        if self.candidates == "exact":
+            return []
+        step = max(_RANGE, -(-(end - first) // _RANGES))
+        return [(at, min(at + step, end)) for at in range(first, end, step)]
+
+    def look_up(
+        self, sketches: Sequence[pl.DataFrame], gathered: Sequence[pl.DataFrame], first: int, end: int
+    ) -> pl.DataFrame:
+        relation = _RELATIONS[self.criterion][0]
+        portions = [Buckets.of(frame) for frame in gathered if frame["relation"].item() == relation]
+        earlier = not {"rank", "rank_source"} & set(sketches[-1].columns)
+        found = matching.candidates(_sets(sketches), portions, first, end, self._rule(), earlier=earlier)
+        return pl.DataFrame([list_of(name, values) for name, values in found._asdict().items()])
+
     def decide(
         self,
         sketches: Sequence[pl.DataFrame],
         older: Sequence[Older] | None = None,
         gathered: Sequence[pl.DataFrame] | None = None,
+        ahead: Sequence[pl.DataFrame] = (),
     ) -> Decision:
         older = read_older(self) if older is None else older
         known = pl.concat([each.sketch["cluster"] for each in older] or [pl.Series("cluster", [], pl.String)])
@@ -179,14 +196,10 @@ class NearDedup(StageConfig):
             gathered = [self.gather(sketches, portion) for portion in self.portions(len(ids), _EVERYTHING)]
         order = np.arange(len(ids), dtype=np.int32)
         order[before:] = ranking(fresh) + before
-        rule = matching.Rule(
-            matching.CRITERIA.index(self.criterion), self.threshold, self.same_numbers,
-            self._strict(), self.copies,
-        )  # fmt: skip
-        sets = _sets(sketches)
+        rule, sets = self._rule(), _sets(sketches)
         shared = self._shared(sets, gathered)
         relations = [shared[name] for name in _RELATIONS[self.criterion]]
-        removed = matching.greedy(sets, relations, shared.get(_SHORT, []), order, rule, before)
+        removed = matching.greedy(sets, relations, shared.get(_SHORT, []), order, rule, before, _candidates(ahead))
         clusters = _clusters(sets, shared, removed, self.threshold)
         rejected = _rejections(self, ids, sets, removed, rule)
         names = pl.concat([known.alias("id"), ids.slice(before)])
@@ -194,6 +207,10 @@ class NearDedup(StageConfig):
             rejected.with_columns(pl.col("row") - before),
             pl.DataFrame({"cluster": names.gather(clusters[before:])}),
         )
+
+    def _rule(self) -> matching.Rule:
+        mode = matching.CRITERIA.index(self.criterion)
+        return matching.Rule(mode, self.threshold, self.same_numbers, self._strict(), self.copies)
 
     def _strict(self) -> bool:
         """Whether short answers ask for the same prompt."""
@@ -229,6 +246,15 @@ def _sets(sketches: Sequence[pl.DataFrame]) -> matching.Sets:
         keys, numbers, counts = (matrix_of(sketch[name]) for name in ("keys", "numbers", "counts"))
         shards.append(matching.Shard(keys, numbers, counts, *lists_of(sketch["shingles"], np.uint64)))
     return matching.sets_of(shards)
+
+
+def _candidates(ahead: Sequence[pl.DataFrame]) -> list[matching.Candidates]:
+    kinds: list[type[np.generic]] = [np.int32, np.int32, np.int32, np.float64]
+    names = matching.Candidates._fields
+    return [
+        matching.Candidates(*(one_list_of(frame[name], kind) for name, kind in zip(names, kinds, strict=True)))
+        for frame in ahead
+    ]
 
 
 def _clusters(

@@ -25,6 +25,7 @@ __all__ = [
     "OLDER",
     "ComparesOlder",
     "Gathers",
+    "LooksUp",
     "Older",
     "OlderFile",
     "name_of",
@@ -96,6 +97,31 @@ class Gathers(Protocol):
         gathered: Sequence[pl.DataFrame] | None = None,
     ) -> Decision:
         """Decide with what the portions found."""
+        ...
+
+
+@runtime_checkable
+class LooksUp(Protocol):
+    """A stage that also looks the candidates of each row up before it decides, some rows at a time."""
+
+    def ranges(self, first: int, end: int) -> Sequence[tuple[int, int]]:
+        """The rows to be decided on, cut into ranges; none where nothing can be looked up ahead."""
+        ...
+
+    def look_up(
+        self, sketches: Sequence[pl.DataFrame], gathered: Sequence[pl.DataFrame], first: int, end: int
+    ) -> pl.DataFrame:
+        """What the decision needs to know of the rows from `first` to `end`."""
+        ...
+
+    def decide(
+        self,
+        sketches: Sequence[pl.DataFrame],
+        older: Sequence[Older] | None = None,
+        gathered: Sequence[pl.DataFrame] | None = None,
+        ahead: Sequence[pl.DataFrame] = (),
+    ) -> Decision:
+        """Decide with what was looked up ahead."""
         ...
 
 

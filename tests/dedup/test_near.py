@@ -11,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sft_data.dedup import gathering
+from sft_data.dedup import near as near_module
 from sft_data.dedup.near import NearDedup
+from sft_data.dedup.older import read_older
 from sft_data.errors import SourceError
 from sft_data.schema import CONVERSATIONS
 from sft_data.stage import Outcome, apply_decision, run_dataset_stage
@@ -582,21 +584,48 @@ def test_near_dedup_with_copies_counts_older_rows(tmp_path: Path) -> None:
         {"short_answers": "near-prompt", "threshold": 0.5}, {"candidates": "exact"}, {"copies": 2},
     ],
 )  # fmt: skip
-def test_near_dedup_decides_the_same_however_the_work_is_cut(how: dict[str, Any]) -> None:
+def test_near_dedup_decides_the_same_however_the_work_is_cut(
+    how: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     frame = conversations(*from_templates(7, 80))
     stage = NearDedup.model_validate(how)
     whole = stage.decide([stage.sketch(frame)])
     sketches = [stage.sketch(frame.slice(at, 50)) for at in range(0, frame.height, 50)]
     seen = set()
-    for a_row in (200, 50, 30, 12):  # bytes
+    for a_row, step in ((200, 1000), (50, 64), (30, 7), (12, 64)):  # bytes; rows looked up together
+        monkeypatch.setattr(near_module, "_RANGE", step)
+        monkeypatch.setattr(near_module, "_RANGES", 1000)
         portions = stage.portions(frame.height, a_row * frame.height)
         seen.add(len(portions))
         gathered = [stage.gather(sketches, portion) for portion in oracle.dice(a_row).sample(portions, len(portions))]
-        cut = stage.decide(sketches, [], gathered)
-        assert cut.rejected.equals(whole.rejected)
-        assert cut.columns is not None
-        assert cut.columns.equals(whole.columns)
+        ahead = [stage.look_up(sketches, gathered, first, end) for first, end in stage.ranges(0, frame.height)]
+        assert (len(ahead) == 0) == (stage.candidates == "exact")
+        for cut in (stage.decide(sketches, [], gathered), stage.decide(sketches, [], gathered, ahead)):
+            assert cut.rejected.equals(whole.rejected)
+            assert cut.columns is not None
+            assert cut.columns.equals(whole.columns)
     assert len(seen) >= 3
+
+
+def test_near_dedup_against_older_rows_decides_the_same_however_the_work_is_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(near_module, "_RANGE", 20)
+    rows = from_templates(8, 90)
+    early = run_dataset_stage(NearDedup(), conversations(*rows[:90])).kept
+    early.write_parquet(tmp_path / "old.parquet")
+    stage = NearDedup(against=(str(tmp_path / "old.parquet"),), keep="longest", copies=2)
+    older, fresh = read_older(stage), [stage.sketch(conversations(*rows[90:]))]
+    every = [*(each.sketch for each in older), *fresh]
+    before, height = early.height, sum(sketch.height for sketch in every)
+    gathered = [stage.gather(every, portion) for portion in stage.portions(height, 60 * height)]
+    ahead = [stage.look_up(every, gathered, first, end) for first, end in stage.ranges(before, height)]
+    whole, cut = stage.decide(fresh, older), stage.decide(fresh, older, gathered, ahead)
+    assert cut.rejected.height > 10
+    assert cut.rejected.equals(whole.rejected)
+    assert cut.columns is not None
+    assert whole.columns is not None
+    assert cut.columns.equals(whole.columns)
 
 
 @given(

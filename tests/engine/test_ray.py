@@ -27,7 +27,8 @@ b.LIGHT_ROWS = 0
 in_the_driver = ray_engine.execute
 
 def refuse_portions(cache, task, *more):
-    assert "portion" not in task.label, "a portion of a decision was not made by a Ray task"
+    for part in ("portion", "rows from"):
+        assert part not in task.label, "a portion of a decision was not made by a Ray task"
     return in_the_driver(cache, task, *more)
 
 ray_engine.execute = refuse_portions
@@ -97,6 +98,7 @@ def test_build_on_two_nodes_gives_the_same_bytes_also_when_one_dies(local: dict[
     assert ("killed" in out) == (fate == "kill")
     assert hashes(Path(out[-1])) == local
     portions = len(list((tmp_path / "store" / ".cache" / "cells").rglob("gathered.arrow")))
+    assert list((tmp_path / "store" / ".cache" / "cells").rglob("ahead.arrow"))
     assert portions >= 15  # the bands of near-dedup's relations, by eights, and the keys of exact-dedup
 
 
