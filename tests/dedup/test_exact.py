@@ -3,7 +3,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sft_data.dedup.exact import ExactDedup
@@ -111,6 +111,7 @@ def test_exact_dedup_by_a_score_that_is_not_there_says_so() -> None:
 @given(
     st.lists(st.sampled_from(["Yes.", "No.", " Yes.", "Yes. ", "a\r\nb", "a\nb", "cafe\u0301", "café"]), max_size=12)
 )
+@settings(deadline=None)
 def test_exact_dedup_keeps_one_of_each_text_for_any_cut_into_shards(answers: list[str]) -> None:
     frame = conversations(*[chat(str(i), answer) for i, answer in enumerate(answers)])
     outcome = run_dataset_stage(ExactDedup(), frame)
