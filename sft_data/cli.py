@@ -620,7 +620,11 @@ def serve(
         bound = opened.getsockname()[1]
         url = f"{'https' if certificate else 'http'}://{f'[{host}]' if ':' in host else host}:{bound}"
         known = people(serving.access)
-        whose = f"for {len(known)} people, by token" if known else "for everybody on this machine, who may also publish"
+        whose = (
+            f"for {len(known)} {'person' if len(known) == 1 else 'people'}, by token"
+            if known
+            else "for everybody on this machine, who may also publish"
+        )
         if not certificate and not serving.local:
             _say("warning: tokens travel unencrypted; name a --certificate, or put a server that speaks TLS in front")
         if json:

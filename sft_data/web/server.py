@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import socket
 import sys
 from collections.abc import Awaitable, Callable
@@ -10,7 +9,7 @@ from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, quote
+from urllib.parse import quote
 
 import orjson
 import uvicorn
@@ -28,7 +27,7 @@ from sft_data.errors import SftDataError, StoreError
 from sft_data.report.html import render_html
 from sft_data.screens import load_report
 from sft_data.store.diff import Diff, diff
-from sft_data.store.layout import NAME, REPORT_JSON
+from sft_data.store.layout import REPORT_JSON
 from sft_data.store.log import acting_for, check_log, read_log
 from sft_data.store.manage import Garbage, gc, rollback, tag
 from sft_data.store.place import find_version, open_store, verify_version
@@ -36,14 +35,12 @@ from sft_data.store.read import load_build, resolve, versions
 from sft_data.store.why import Story, why
 from sft_data.web import pages
 from sft_data.web.access import Role, people, person_of
+from sft_data.web.asked import asked, fields, name_of, number_of, onward, read_body, sent, spec_of
 from sft_data.web.guard import COOKIE, Asker, Guard, RefusedError, is_loopback
 
 __all__ = ["Serving", "application", "listen", "serve"]
 
-MAX_BODY = 65_536  # bytes: what is sent here are names and tokens
 MAX_ROWS = 50  # rows of one preview
-
-_SELECTOR = re.compile(r"[A-Za-z0-9._-]{1,80}")
 
 # Our pages: one style sheet of our own, forms to ourselves, nothing else. A report or preview brings its style along.
 _OURS = (
@@ -139,7 +136,7 @@ class _Site:
         async def run(request: Request) -> Response:
             try:
                 asker = self.guard.check(request, needed)
-                await _read_body(request)
+                await read_body(request)
                 return _json(await run_in_threadpool(self._acting, asker, answer, request))
             except RefusedError as refused:
                 return _json({"error": refused.told}, refused.status)
@@ -156,7 +153,7 @@ class _Site:
             asker: Asker | None = None
             try:
                 asker = self.guard.check(request, needed)
-                await _read_body(request)
+                await read_body(request)
                 return await run_in_threadpool(self._acting, asker, answer, request, asker)
             except RefusedError as refused:
                 if refused.status == 401 and request.method == "GET":
@@ -182,34 +179,34 @@ class _Site:
         return open_store(self.serving.store)
 
     def _folder(self, request: Request, *only: str) -> Path:
-        return find_version(self.serving.store, _spec(request.path_params["spec"]), only=only or None).folder
+        return find_version(self.serving.store, spec_of(request.path_params["spec"]), only=only or None).folder
 
     # ------------------------------------------------------------------------------------------------------ the JSON
 
     def api_versions(self, request: Request) -> dict[str, Any]:
-        found = versions(self._open(), _name(request.query_params.get("name")))
+        found = versions(self._open(), name_of(request.query_params.get("name")))
         return {"versions": [version.model_dump(mode="json") for version in found]}
 
     def api_show(self, request: Request) -> BaseModel:
         return load_report(self._folder(request, REPORT_JSON))
 
     def api_why(self, request: Request) -> Story:
-        return why(self._folder(request), _asked(request, "row"))
+        return why(self._folder(request), asked(request, "row"))
 
     def api_preview(self, request: Request) -> Preview:
-        asked = request.query_params
+        query = request.query_params
         folder = self._folder(request)
-        if "pack" in asked:
-            return preview_pack(folder, _number(asked["pack"], "pack", 0), asked.get("split", "train"))
-        rows = [asked["row"]] if asked.get("row") else None
-        return preview(folder, row_ids=rows, n=min(_number(asked.get("n", "3"), "n", 1), MAX_ROWS))
+        if "pack" in query:
+            return preview_pack(folder, number_of(query["pack"], "pack", 0), query.get("split", "train"))
+        rows = [query["row"]] if query.get("row") else None
+        return preview(folder, row_ids=rows, n=min(number_of(query.get("n", "3"), "n", 1), MAX_ROWS))
 
     def api_diff(self, request: Request) -> Diff:
-        a, b = (find_version(self.serving.store, _spec(_asked(request, side))) for side in ("a", "b"))
+        a, b = (find_version(self.serving.store, spec_of(asked(request, side))) for side in ("a", "b"))
         return diff(a, b)
 
     def api_verify(self, request: Request) -> BaseModel:
-        return verify_version(self.serving.store, _spec(request.path_params["spec"]))
+        return verify_version(self.serving.store, spec_of(request.path_params["spec"]))
 
     def api_log(self, request: Request) -> dict[str, Any]:
         del request
@@ -217,17 +214,17 @@ class _Site:
         return {"entries": read_log(store), "problems": check_log(store)}
 
     def api_tag(self, request: Request) -> dict[str, Any]:
-        given = _fields(request, "version", "tag")
-        found = tag(self._open(), _spec(given["version"]), given["tag"])
+        given = fields(request, "version", "tag")
+        found = tag(self._open(), spec_of(given["version"]), given["tag"])
         return {"version": found.version, "tag": given["tag"]}
 
     def api_rollback(self, request: Request) -> dict[str, Any]:
-        found = rollback(self._open(), _spec(_fields(request, "version")["version"]))
+        found = rollback(self._open(), spec_of(fields(request, "version")["version"]))
         return {"version": found.version, "latest": True}
 
     def api_gc(self, request: Request) -> Garbage:
         try:
-            asked = _Gc.model_validate(_object(request))
+            asked = _Gc.model_validate(sent(request))
         except ValidationError as error:
             first = error.errors()[0]
             raise StoreError(f"`{'.'.join(map(str, first['loc']))}`: {first['msg']}") from None
@@ -240,7 +237,7 @@ class _Site:
         return HTMLResponse(pages.start(self._frame(asker), versions(self._open())))
 
     def version(self, request: Request, asker: Asker) -> Response:
-        found = resolve(self._open(), _spec(request.path_params["spec"]))
+        found = resolve(self._open(), spec_of(request.path_params["spec"]))
         known = versions(self._open(), found.name)
         this = next(info for info in known if info.version == found.version)
         return HTMLResponse(pages.version(self._frame(asker), this, known, request.query_params.get("done")))
@@ -277,21 +274,21 @@ class _Site:
 
     async def ask_token(self, request: Request) -> Response:
         """The form for a token."""
-        return HTMLResponse(pages.login(self._frame(None), _next(request.query_params.get("next")), ""))
+        return HTMLResponse(pages.login(self._frame(None), onward(request.query_params.get("next")), ""))
 
     async def login(self, request: Request) -> Response:
         """Take a token into a cookie that only this site sends back, and no script reads."""
         try:
             self.guard.check_origin(request, browser=True)
-            await _read_body(request)
-            given = _fields(request, "token")
+            await read_body(request)
+            given = fields(request, "token")
         except (RefusedError, SftDataError) as error:
             return HTMLResponse(pages.error(self._frame(None), str(error)), 403)
-        onward = _next(_object(request).get("next"))
+        target = onward(sent(request).get("next"))
         token = given["token"].strip()
         if await run_in_threadpool(person_of, self.serving.access, token) is None:
-            return HTMLResponse(pages.login(self._frame(None), onward, "this token is not known"), 401)
-        answer = RedirectResponse(onward, 303)
+            return HTMLResponse(pages.login(self._frame(None), target, "this token is not known"), 401)
+        answer = RedirectResponse(target, 303)
         secure = request.url.scheme == "https"
         answer.set_cookie(COOKIE, token, httponly=True, samesite="strict", secure=secure, path="/")
         return answer
@@ -354,76 +351,8 @@ def _back(version: str, done: str) -> Response:
     return RedirectResponse(f"/version/{quote(version, safe='@')}?done={done}", 303)
 
 
-def _spec(text: str) -> str:
-    """A version's name as it may stand in an address: never a path."""
-    name, at, selector = text.partition("@")
-    if not NAME.fullmatch(name) or (at and not _SELECTOR.fullmatch(selector)):
-        raise StoreError(f"{text[:100]!r} names no version: write NAME, NAME@v3, NAME@TAG or NAME@FINGERPRINT_PREFIX")
-    return text
-
-
-def _name(text: str | None) -> str | None:
-    if text and not NAME.fullmatch(text):
-        raise StoreError(f"{text[:100]!r} is no dataset's name")
-    return text or None
-
-
-def _asked(request: Request, key: str) -> str:
-    value = request.query_params.get(key, "")
-    if not value:
-        raise StoreError(f"the address lacks `{key}`")
-    return value
-
-
-def _number(text: str, key: str, least: int) -> int:
-    if not re.fullmatch(r"[0-9]{1,9}", text) or int(text) < least:
-        raise StoreError(f"`{key}` is {text[:40]!r}: a whole number from {least} on is wanted")
-    return int(text)
-
-
-def _next(text: object) -> str:
-    """Where to go after signing in: a path of this server, whatever the address said."""
-    return text if isinstance(text, str) and re.fullmatch(r"/(?![/\\])[\x21-\x5b\x5d-\x7e]*", text) else "/"
-
-
 def _target(request: Request) -> str:
     return request.url.path + (f"?{request.url.query}" if request.url.query else "")
-
-
-async def _read_body(request: Request) -> None:
-    """Read what was sent, up to the limit, into `request.state.body`."""
-    body = b""
-    if request.method not in ("GET", "HEAD"):
-        async for piece in request.stream():
-            body += piece
-            if len(body) > MAX_BODY:
-                raise RefusedError(413, f"more than {MAX_BODY:,} bytes were sent")
-    request.state.body = body
-
-
-def _object(request: Request) -> dict[str, Any]:
-    """What was sent: a JSON object, or the fields of a form."""
-    raw: bytes = request.state.body
-    if request.headers.get("content-type", "").partition(";")[0] == "application/x-www-form-urlencoded":
-        try:
-            return {key: values[0] for key, values in parse_qs(raw.decode("ascii"), max_num_fields=20).items()}
-        except ValueError as error:
-            raise StoreError(f"the form cannot be read: {error}") from None
-    try:
-        found = orjson.loads(raw or b"{}")
-    except orjson.JSONDecodeError as error:
-        raise StoreError(f"what was sent is not JSON: {error}") from None
-    if not isinstance(found, dict):
-        raise StoreError("what was sent is no JSON object")
-    return found
-
-
-def _fields(request: Request, *names: str) -> dict[str, str]:
-    found = _object(request)
-    wrong = [name for name in names if not isinstance(found.get(name), str) or not found[name]]
-    if wrong:
-        raise StoreError(f"what was sent lacks {', '.join(f'`{name}`' for name in wrong)}")
-    return {name: found[name] for name in names}
 
 
 async def _http_error(request: Request, error: Exception) -> Response:

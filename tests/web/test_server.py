@@ -17,7 +17,8 @@ from sft_data.store.log import check_log, read_log
 from sft_data.store.manage import rollback, tag, untag
 from sft_data.store.read import versions
 from sft_data.web.access import Role, add_person, remove_person
-from sft_data.web.server import MAX_BODY, Serving, application, listen
+from sft_data.web.asked import MAX_BODY
+from sft_data.web.server import Serving, application, listen
 from tests.report.chromium import browser, chromium, needs_chromium
 from tests.trees import ROOT
 
