@@ -153,7 +153,7 @@ def run_sft_data(path: Path, threshold: float, criterion: str, column: str) -> l
     folder.mkdir()
     try:
         for number, batch in enumerate(
-            pq.ParquetFile(path).iter_batches(SHARD, columns=["id", column], use_threads=False)
+            pq.ParquetFile(path, pre_buffer=False).iter_batches(SHARD, columns=["id", column], use_threads=False)
         ):
             frame = pl.from_arrow(batch)
             assert isinstance(frame, pl.DataFrame)  # noqa: S101

@@ -28,8 +28,8 @@ from sft_data.report.html import render_html
 from sft_data.screens import load_report
 from sft_data.store.diff import Diff, diff
 from sft_data.store.layout import REPORT_JSON
-from sft_data.store.log import acting_for, check_log, read_log
-from sft_data.store.manage import Garbage, gc, rollback, tag
+from sft_data.store.log import acting_for
+from sft_data.store.manage import Garbage, History, gc, history, rollback, tag
 from sft_data.store.place import find_version, open_store, verify_version
 from sft_data.store.read import load_build, resolve, versions
 from sft_data.store.why import Story, why
@@ -208,10 +208,8 @@ class _Site:
     def api_verify(self, request: Request) -> BaseModel:
         return verify_version(self.serving.store, spec_of(request.path_params["spec"]))
 
-    def api_log(self, request: Request) -> dict[str, Any]:
-        del request
-        store = self._open()
-        return {"entries": read_log(store), "problems": check_log(store)}
+    def api_log(self, request: Request) -> History:
+        return history(self._open(), name_of(request.query_params.get("name")))
 
     def api_tag(self, request: Request) -> dict[str, Any]:
         given = fields(request, "version", "tag")
@@ -259,7 +257,7 @@ class _Site:
 
     def log(self, request: Request, asker: Asker) -> Response:
         found = self.api_log(request)
-        return HTMLResponse(pages.log(self._frame(asker), found["entries"], found["problems"]))
+        return HTMLResponse(pages.log(self._frame(asker), found.entries, found.problems))
 
     def tag(self, request: Request, asker: Asker) -> Response:
         del asker

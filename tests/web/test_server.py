@@ -108,6 +108,7 @@ def test_json_is_what_the_command_line_prints(store: Path) -> None:
         "/api/show/quickstart@v1": ("show", "quickstart@v1"),
         f"/api/why/quickstart@v1?row={ROW}": ("why", "quickstart@v1", ROW),
         "/api/diff?a=quickstart@v1&b=quickstart@v2": ("diff", "quickstart@v1", "quickstart@v2"),
+        "/api/log": ("log",),
     }.items():
         printed = subprocess.run(
             [sys.executable, "-m", "sft_data.cli", *command, "--json", "--store", str(store)],
