@@ -262,21 +262,22 @@ def _read(step: Step, work: Work) -> list[Cell]:
     reading = step.reading
     if reading is None:
         raise StageError(f"step {step.name} has nothing to read")
-    hashes = {file.name: sha for file, sha in zip(reading.files, reading.hashes, strict=True)}
-    stamps = {file.name: (file.path, stamp) for file, stamp in zip(reading.files, reading.stamps, strict=True)}
-    sizes = {file.name: file.size for file in reading.files}
+    # By path: a unit's name is that of its file, or of a member inside it.
+    hashes = {file.path: sha for file, sha in zip(reading.files, reading.hashes, strict=True)}
+    stamps = {file.path: (file.path, stamp) for file, stamp in zip(reading.files, reading.stamps, strict=True)}
+    sizes = {file.path: file.size for file in reading.files}
     libraries = library_versions(("orjson",))
     settings = reading.source.model_dump(mode="json", exclude=set(NOT_CONTENT))
     tasks = [
         Task(
             digest(
-                "read", REVISION, libraries, settings, reading.format, hashes[unit.name], _span(unit), work.shard_rows
+                "read", REVISION, libraries, settings, reading.format, hashes[unit.path], _span(unit), work.shard_rows
             ),
             f"{step.name}, {unit.name}",
             work_of.read,
             (unit, reading.source, reading.format, work.shard_rows),
-            unchanged=(stamps[unit.name],),
-            cost=sizes[unit.name],
+            unchanged=(stamps[unit.path],),
+            cost=sizes[unit.path],
         )
         for unit in reading.units
     ]

@@ -23,6 +23,7 @@ from typing import IO, Any, Literal
 
 import pyarrow as pa
 
+from sft_data.sources.inside import open_member
 from sft_data.sources.settings import Limits
 
 __all__ = [
@@ -178,7 +179,7 @@ def _inflated(path: Path, text: Text, limits: Limits) -> Generator[bytes]:
     total, held = 0, bytearray()
     with ExitStack() as stack:
         try:
-            stream = _open(path, text, stack)
+            stream = _open(path, text, limits, stack)
             while piece := getattr(stream, "read1", stream.read)(PIECE):
                 total += len(piece)
                 held += piece
@@ -198,17 +199,12 @@ def _inflated(path: Path, text: Text, limits: Limits) -> Generator[bytes]:
     raise damage
 
 
-def _open(path: Path, text: Text, stack: ExitStack) -> IO[bytes]:
+def _open(path: Path, text: Text, limits: Limits, stack: ExitStack) -> IO[bytes]:
     """The bytes of a file or of a member of an archive, decompressed."""
     raw: IO[bytes]
-    if text.archive == "zip":
-        raw = stack.enter_context(stack.enter_context(zipfile.ZipFile(path)).open(text.member))
-    elif text.archive == "tar":
-        archive = stack.enter_context(tarfile.open(path))  # noqa: SIM115 - the stack is its context
-        inside = archive.extractfile(text.member)
-        if inside is None:
-            raise OSError(f"{text.member} is no file")
-        raw = stack.enter_context(inside)
+    if text.archive != "none":
+        limit = inflation_limit(path.stat().st_size, limits)
+        raw = stack.enter_context(open_member(path, text.archive, text.member, limit))
     else:
         raw = stack.enter_context(path.open("rb"))
     return stack.enter_context(_decompressed(raw, text.compression)) if text.compression != "none" else raw
