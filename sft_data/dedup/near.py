@@ -65,7 +65,7 @@ class NearDedup(StageConfig):
     Rows that could be near are looked for in portions, on all workers, each in a bounded piece of memory (see
     `gathering`), and held against each other, some rows at a time; the decision then goes through the rows once. What
     all of them read stays in memory-mapped files, of which the system keeps what fits; what the decision needs for
-    itself is about 60 bytes a row, rows of `against` included, whatever the texts are long.
+    itself is 60 to 120 bytes a row, rows of `against` included, whatever the texts are long.
 
     `copies: 3` keeps up to three rows that are near one another, for several answers to a question: a row goes where
     three kept rows are near it already.
