@@ -6,37 +6,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, ClassVar, Literal
+from pathlib import Path
+from typing import ClassVar, Literal
 
 import numba
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-from pydantic import Field, field_validator
+from pydantic import Field, PrivateAttr, field_validator
 
 from sft_data.dedup.kernels import ngrams
 from sft_data.dedup.shingles import utf8
 from sft_data.dedup.units import unit_table
-from sft_data.errors import SourceError
+from sft_data.evaluation_sets import (
+    Files,
+    LookFor,
+    Named,
+    check_address,
+    files_of_sets,
+    is_plain,
+    pieces_of,
+    pinned_set,
+)
+from sft_data.fingerprint import digest
 from sft_data.schema import REJECTIONS
-from sft_data.sources.files import find_files
-from sft_data.sources.settings import Source
-from sft_data.sources.units import read_rows, units
+from sft_data.sources.files import SourceFile
 from sft_data.stage import Outcome, StageConfig
 
 __all__ = ["Decontaminate"]
 
 I64 = npt.NDArray[np.int64]
 
-# Fields of the well-known test sets, in the order in which they are looked for.
-_PROMPTS = ("question", "prompt", "instruction", "problem", "query", "input", "text", "turns", "messages")
 _FEWEST = 4  # units of the shortest prompt that is looked for
-_ANSWERS = ("answer", "canonical_solution", "output", "response", "solution", "reference", "completion", "answers")
-
-
 _FILTER_BITS = 22
 _FILTER_SHIFT = np.uint64(64 - _FILTER_BITS)
 
@@ -46,15 +50,26 @@ class Decontaminate(StageConfig):
 
     A unit (a word; one character of Chinese and the like) of an item counts as known where it lies in `ngram` units
     that stand the same way in one turn of the row; the row goes where more than `overlap` of the item's units are
-    known. The defaults are those of Tülu 3: 8 units, half of the item. `ngram: 13, overlap: 0` is the rule of GPT-3:
-    one shared piece of 13 is enough. Case, punctuation and white space do not count.
+    known. Case, punctuation and white space do not count.
+
+    The defaults are those of Tülu 3 (arXiv 2411.15124, section 3.2): `ngram: 8, overlap: 0.5`, pieces of 8 that make
+    up more than half of an item. `ngram: 13, overlap: 0` is the style of GPT-3 (arXiv 2005.14165, appendix C): one
+    shared piece of 13 is enough. GPT-3 cut that piece out of long documents; here the row goes, since what is left of a
+    conversation would teach half an answer.
 
     Prompts and reference answers of the items are looked for in all turns of the rows. A prompt of fewer than `ngram`
     units is found where one turn of the row is that prompt and nothing else; a reference answer that short ("B", "18")
     and a prompt below 4 units ("Continue.") stand in too many innocent rows and are not looked for.
 
-    JSON and JSON lines are read, each also compressed; the usual names of fields are known, others are given by
-    `fields`.
+    Evaluation sets are named as sources are: a file, a glob or a folder, an address of any of these (https, s3, gs),
+    or a data set of the hub: `against: [eval/humaneval.jsonl.gz, s3://bucket/eval/*.jsonl]`. One of the hub with
+    several splits or configurations says which: `{path: hf://datasets/openai/gsm8k, subset: main, split: test}`.
+
+    What stands at an address is fetched once, when a build is planned. A name of the hub is resolved to a commit, which
+    the version's manifest keeps; the content of all files is part of the fingerprint, so that another content is
+    another version. No code of a data set is run. All kinds of files that sources have are read (JSON, JSON lines, CSV,
+    Parquet, Arrow, YAML, compressed and in archives); the usual names of fields are known, others are given by
+    `fields`. A set that cannot be read whole stops the build: an item that is not known would be spared without a word.
     """
 
     uses: ClassVar[tuple[str, ...]] = ("numba", "numpy", "unicode")
@@ -62,24 +77,49 @@ class Decontaminate(StageConfig):
     codes: ClassVar[Mapping[str, str]] = {"evaluation-overlap": "shares text with an item of an evaluation set"}
 
     kind: Literal["decontaminate"] = "decontaminate"
-    against: tuple[str, ...] = Field(min_length=1, description="files or folders of evaluation sets")
+    against: tuple[Named, ...] = Field(
+        min_length=1,
+        description="evaluation sets: files, globs, folders, addresses, or data sets of the hub "
+        "(hf://datasets/ORG/NAME, with @REVISION where it is to stay as it is)",
+    )
     ngram: int = Field(8, ge=1, le=64, description="units in a row that have to be the same")
     overlap: float = Field(0.5, ge=0.0, lt=1.0, description="share of an item's units above which the row goes")
-    look_for: Literal["prompts", "prompts-and-answers"] = Field(
-        "prompts-and-answers", description="what of the evaluation items is looked for"
-    )
+    look_for: LookFor = Field("prompts-and-answers", description="what of the evaluation items is looked for")
     fields: tuple[str, ...] = Field((), description="the items' fields to look for, where their names are not usual")
+
+    # Files of each set, once they were looked for: workers read the same files and ask no server.
+    _files: Files | None = PrivateAttr(None)
 
     @field_validator("against")
     @classmethod
-    def _are_here(cls, against: tuple[str, ...]) -> tuple[str, ...]:
-        """What stands behind an address may change, and the version would not tell: only files are fingerprinted."""
-        if away := [place for place in against if "://" in place]:
-            raise ValueError(f"{away[0]!r} is an address; fetch it and give the file or folder")
+    def _are_addresses(cls, against: tuple[Named, ...]) -> tuple[Named, ...]:
+        for each in against:
+            if isinstance(each, str):
+                check_address(each)
         return against
 
+    def fetched(self) -> Decontaminate:
+        """The stage with names of the hub resolved to commits, everything at addresses fetched, and globs settled."""
+        if all(map(is_plain, self.against)):
+            return self
+        sets = tuple(map(pinned_set, self.against))
+        stage = self.model_copy(update={"against": sets})
+        stage._files = files_of_sets(sets)
+        return stage
+
+    def copies(self) -> tuple[Path, ...]:
+        """Local files whose path stands in no setting: copies of what is at addresses, what a glob or a split names."""
+        return tuple(file.path for files in self._files or () for file in files)
+
+    def contents(self) -> dict[str, str]:
+        if all(map(is_plain, self.against)):
+            return {}  # the setting is one of `files`
+        found = self._files or files_of_sets(self.against)
+        return {"against": digest([[[file.name, file.sha256()] for file in files] for files in found])}
+
     def apply(self, frame: pl.DataFrame) -> Outcome:
-        items = _items(tuple(map(_stamp, self.against)), self.ngram, self.look_for, self.fields)
+        files = self._files or files_of_sets(self.against)
+        items = _items(tuple(map(_stamped, files)), self.ngram, self.look_for, self.fields)
         turns = (
             frame.select(
                 text=pl.col("messages").list.eval(pl.element().struct.field("content")),
@@ -125,15 +165,17 @@ class _Found:
     length: I64
 
 
-def _stamp(path: str) -> tuple[str, int, int]:
-    """A path and what tells whether its content changed, so that the cache below is never stale."""
-    files = find_files(Source(name="evaluation", path=path))
-    return path, sum(file.size for file in files), max(file.path.stat().st_mtime_ns for file in files)
+_Stamped = tuple[tuple[SourceFile, int], ...]
+
+
+def _stamped(files: Sequence[SourceFile]) -> _Stamped:
+    """Files with what tells whether their content changed, so that the cache below is never stale."""
+    return tuple((file, file.path.stat().st_mtime_ns) for file in files)
 
 
 @lru_cache(maxsize=4)
-def _items(paths: tuple[tuple[str, int, int], ...], n: int, look_for: str, fields: tuple[str, ...]) -> _Items:
-    pieces = [piece for path, _, _ in paths for piece in _read(path, look_for, fields)]
+def _items(sets: tuple[_Stamped, ...], n: int, look_for: LookFor, fields: tuple[str, ...]) -> _Items:
+    pieces = [piece for files in sets for piece in pieces_of([file for file, _ in files], look_for, fields)]
     names = [name for name, _, _ in pieces]
     texts = pl.Series([text for _, text, _ in pieces], dtype=pl.String)
     answers = np.array([answer for _, _, answer in pieces])
@@ -152,43 +194,6 @@ def _items(paths: tuple[tuple[str, int, int], ...], n: int, look_for: str, field
     known = np.zeros(1 << _FILTER_BITS, dtype=np.bool_)
     known[hashes >> _FILTER_SHIFT] = True
     return _Items(names, data, sizes, np.cumsum(sizes) - sizes, starts, ends, known, hashes, piece[order], place[order])
-
-
-def _read(path: str, look_for: str, fields: tuple[str, ...]) -> Iterator[tuple[str, str, bool]]:
-    """Every text that is looked for: its name for people (file, row and field), and whether it is an answer."""
-    source = Source(name="evaluation", path=path)
-    found = 0
-    for unit in units(source, find_files(source)):
-        for rows in read_rows(unit, source):
-            for number, value in zip(rows.number.tolist(), rows.values, strict=True):
-                for name, text, answer in _pieces(value, look_for, fields):
-                    found += 1
-                    yield f"{unit.name} row {number} {name}", text, answer
-    if not found:
-        wanted = ", ".join(fields or _PROMPTS)
-        raise SourceError(f"{path}: no evaluation item has any of the fields {wanted}; name its fields in `fields`")
-
-
-def _pieces(value: Any, look_for: str, fields: tuple[str, ...]) -> Iterator[tuple[str, str, bool]]:  # noqa: ANN401 - JSON
-    if not isinstance(value, dict):
-        return
-    wanted = fields or (_PROMPTS if look_for == "prompts" else _PROMPTS + _ANSWERS)
-    if not fields and "instruction" in value and isinstance(value.get("input"), str):
-        value = {**value, "instruction": f"{value['instruction']}\n{value['input']}", "input": None}
-    for name in wanted:
-        for place, text in enumerate(_texts(value.get(name))):
-            yield (name if not place else f"{name} {place + 1}"), text, not fields and name in _ANSWERS
-
-
-def _texts(value: Any) -> Iterator[str]:  # noqa: ANN401 - JSON
-    if isinstance(value, str):
-        if value.strip():
-            yield value
-    elif isinstance(value, list):
-        for each in value:
-            yield from _texts(each)
-    elif isinstance(value, dict):
-        yield from _texts(value.get("content", value.get("value")))
 
 
 def _overlaps(items: _Items, texts: pl.Series, rows: I64, n: int, height: int) -> _Found:

@@ -19,6 +19,7 @@ from pydantic import BaseModel
 from sft_data.stage import StageConfig
 
 __all__ = [
+    "Fetches",
     "Stamp",
     "digest",
     "file_sha256",
@@ -84,9 +85,13 @@ def _version(name: str) -> str:
     return unicodedata.unidata_version if name == "unicode" else metadata.version(name)
 
 
-def _content(value: str | None) -> dict[str, str] | str | None:
+def _content(value: object) -> object:
     """What a setting that names a file stands for: the hash of what is there; the name itself where nothing is."""
-    return {"sha256": path_sha256(Path(value))} if value and Path(value).exists() else value
+    return {"sha256": path_sha256(Path(value))} if isinstance(value, str) and _is_there(value) else value
+
+
+def _is_there(value: str) -> bool:
+    return bool(value) and Path(value).exists()
 
 
 @runtime_checkable
@@ -96,18 +101,28 @@ class _TellsContents(Protocol):
     def contents(self) -> dict[str, str]: ...
 
 
+@runtime_checkable
+class Fetches(Protocol):
+    """A stage whose settings name what is fetched: once, when a build is planned, and not by its workers."""
+
+    def fetched(self) -> StageConfig: ...
+
+    def copies(self) -> tuple[Path, ...]: ...
+
+
 def stage_stamps(stage: StageConfig) -> tuple[tuple[Path, Stamp], ...]:
     """The files that a stage's settings name, each with its stamp. Take them before `stage_identity` hashes the files:
     as long as they hold, a worker reads what was hashed.
     """
     named = [value for name in stage.files for value in _several(getattr(stage, name, None))]
-    paths = [Path(value) for value in named if value and Path(value).exists()]
+    paths = [Path(value) for value in named if _is_there(value)]
+    paths += stage.copies() if isinstance(stage, Fetches) else ()
     files = [file for path in paths for file in ([path] if path.is_file() else _inside(path))]
     return tuple((file.absolute(), stamp(file)) for file in files)
 
 
-def _several(value: object) -> tuple[str | None, ...]:
-    return tuple(value) if isinstance(value, list | tuple) else (value if isinstance(value, str) else None,)
+def _several(value: object) -> tuple[str, ...]:
+    return tuple(each for each in (value if isinstance(value, list | tuple) else (value,)) if isinstance(each, str))
 
 
 def stage_identity(stage: StageConfig) -> dict[str, Any]:

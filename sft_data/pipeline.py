@@ -23,6 +23,7 @@ from sft_data.dedup.exact import ExactDedup
 from sft_data.dedup.near import NearDedup
 from sft_data.dedup.semantic import SemanticDedup
 from sft_data.errors import ConfigError, SftDataError
+from sft_data.evaluation_sets import missing_sets
 from sft_data.filters.answer_length import AnswerLength
 from sft_data.filters.attachment import Attachment
 from sft_data.filters.garbled import Garbled
@@ -244,6 +245,11 @@ def _missing_things(data: Mapping[str, Any]) -> Iterator[str]:
             look_for_files(source)
         except SftDataError as error:
             yield f"sources.{number}.path: {error}"
+    stages = data.get("stages")
+    for number, entry in enumerate(stages if isinstance(stages, list) else []):
+        if isinstance(entry, dict) and entry.get("kind") == "decontaminate":
+            for problem in missing_sets(entry.get("against")):
+                yield f"stages.{number}.against: {problem}"
     tokenize = data.get("tokenize")
     if isinstance(tokenize, dict) and isinstance(tokenize.get("tokenizer"), str):
         for problem in check_tokenizer(tokenize["tokenizer"], tokenize.get("template")):

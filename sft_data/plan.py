@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from sft_data.fingerprint import Stamp, digest, library_versions, stage_identity, stage_stamps, stamp
+from sft_data.fingerprint import Fetches, Stamp, digest, library_versions, stage_identity, stage_stamps, stamp
 from sft_data.formats import detect
 from sft_data.formats.ingest import REVISION, Unit, units_of
 from sft_data.pipeline import Pipeline
@@ -59,6 +59,8 @@ class Step:
 
 def plan(pipeline: Pipeline) -> list[Step]:
     """The steps in the order in which the data flows. Looks at the input files (hashes, formats), reads no row."""
+    stages = tuple(stage.fetched() if isinstance(stage, Fetches) else stage for stage in pipeline.stages)
+    pipeline = pipeline.model_copy(update={"stages": stages})
     readings = tuple(plan_reading(source) for source in pipeline.sources)
     steps = [_reading_step(reading) for reading in readings]
     last = tuple(step.name for step in steps)

@@ -1,14 +1,14 @@
 import gzip
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from pydantic import ValidationError
 
 from sft_data.decontaminate import Decontaminate
 from sft_data.errors import SourceError
@@ -146,6 +146,13 @@ def test_decontaminate_against_a_file_without_known_fields_says_so(tmp_path: Pat
         run(chat("a", "x"), against=(str(tmp_path / "missing.jsonl"),))
 
 
+def test_decontaminate_against_a_set_that_cannot_be_read_whole_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_text(json.dumps({"question": QUESTION}) + "\n{'question': broken}\n", encoding="utf-8")
+    with pytest.raises(SourceError, match=r"evaluation set x\.jsonl, row 1: .*mend the file"):
+        run(chat("a", "x"), against=(str(path),))
+
+
 def test_decontaminate_sees_a_changed_file(tmp_path: Path) -> None:
     path = write(tmp_path / "x.jsonl", {"question": CHINESE})
     row = chat("a", "x", QUESTION)
@@ -155,24 +162,52 @@ def test_decontaminate_sees_a_changed_file(tmp_path: Path) -> None:
     assert run(row, against=(path,)).rejected.height == 1
 
 
-@given(st.integers(0, 10_000), st.sampled_from([3, 5, 8]), st.sampled_from([0.0, 0.3, 0.5, 0.8]))
+@given(
+    seed=st.integers(0, 10_000),
+    n=st.integers(8, 13),
+    limit=st.sampled_from([0.0, 0.25, 0.5, 0.75]) | st.floats(0.0, 0.99),
+    language=st.sampled_from(["en", "zh", "mixed"]),
+)
+@example(seed=1, n=8, limit=0.5, language="zh")  # Tülu 3
+@example(seed=2, n=13, limit=0.0, language="en")  # GPT-3
 @settings(deadline=None, max_examples=40)
 def test_decontaminate_against_plain_python(
-    tmp_path_factory: pytest.TempPathFactory, seed: int, n: int, limit: float
+    tmp_path_factory: pytest.TempPathFactory, seed: int, n: int, limit: float, language: str
 ) -> None:
     draw = oracle.dice(seed)
-    items = [oracle.sentence(draw, draw.randrange(4, 40), draw.choice(["en", "zh", "mixed"])) for _ in range(6)]
+    items = [oracle.sentence(draw, draw.randrange(4, 60), language) for _ in range(6)]
     rows = []
     for number in range(12):
         item = draw.choice(items)
         cut = sorted(draw.sample(range(len(item) + 1), 2))
         asked = oracle.sentence(draw, 8, "en") + " " + item[cut[0] : cut[1]] + " " + oracle.sentence(draw, 5, "zh")
-        rows.append(chat(str(number), oracle.perturbed(draw, item, "word", 0.1), draw.choice([asked, item])))
+        answered = oracle.perturbed(draw, item, "word", draw.choice([0.02, 0.1]))
+        rows.append(chat(str(number), answered, draw.choice([asked, item])))
     path = write(tmp_path_factory.mktemp("eval") / "items.jsonl", *[{"question": item} for item in items])
     outcome = run(*rows, against=(path,), ngram=n, overlap=limit)
     best = {r["id"]: max(coverage(item, list(oracle.sides(r)), n) for item in items) for r in rows}
     expected = {name: share for name, share in best.items() if share > limit}
-    assert dict(outcome.rejected.select("id", "score").rows()) == pytest.approx(expected)
+    told = dict(outcome.rejected.select("id", "score").rows())
+    assert told == pytest.approx(expected)
+    turns = {row["id"]: list(oracle.sides(row)) for row in rows}
+    for name, detail in outcome.rejected.select("id", "detail").rows():
+        named = re.match(r"items\.jsonl row (\d+) question: (\d+) of (\d+) units = [\d.]+ > \S+ “(.*)”$", detail)
+        assert named is not None, detail
+        item = items[int(named[1])]
+        assert coverage(item, turns[name], n) == pytest.approx(told[name])  # the item that is named is the one
+        assert int(named[2]) / int(named[3]) == pytest.approx(told[name])
+        shared = oracle.units(named[4].removesuffix("…"))
+        assert shared == oracle.units(item) or holds(oracle.units(item), shared, cut=named[4].endswith("…"))
+        # A run of shared pieces may stand in several turns, or in pieces: its first n units stand as they are in one.
+        first = shared[:n]
+        assert any(holds(oracle.units(turn), first) for turn in turns[name])
+
+
+def holds(units: list[str], run: list[str], *, cut: bool = False) -> bool:
+    """Whether `run` stands in `units`; its last unit only in part, where the text was cut there."""
+    whole, last = (run[:-1], run[-1]) if cut else (run, "")
+    places = (at for at in range(len(units) - len(run) + 1) if units[at : at + len(whole)] == whole)
+    return any(units[at + len(run) - 1].startswith(last) for at in places)
 
 
 def test_decontaminate_shard_by_shard_is_all_at_once(tests_file: str) -> None:
@@ -206,13 +241,20 @@ def test_decontaminate_of_real_benchmarks_finds_their_items_and_spares_instructi
         chat(f"code{i}", row["canonical_solution"], f"Complete this:\n```\n{row['prompt']}```")
         for i, row in enumerate(code)
     ]
-    assert run_stage(stage, conversations(*leaks)).kept.height == 0
+    talks = [json.loads(line) for line in (folder / "mt_bench_question.jsonl").read_text(encoding="utf-8").splitlines()]
+    leaks += [talk(f"talk{i}", row["turns"][0], "Let me see.", row["turns"][1], "So.") for i, row in enumerate(talks)]
+    outcome = run_stage(stage, conversations(*leaks))
+    assert ids(outcome.kept) == []
+    others = set()
+    for name, detail in outcome.rejected.select("id", "detail").rows():
+        file, number, size, known = re.match(
+            r"(\S+) row (\d+) .*: (\d+) of (\d+) units = 1\.00 > 0\.5: “.", detail
+        ).groups()  # type: ignore[union-attr]
+        kind = {"gsm8k_test.jsonl": "maths", "HumanEval.jsonl.gz": "code", "mt_bench_question.jsonl": "talk"}[file]
+        assert size == known
+        if name != f"{kind}{number}":
+            others.add((name, f"{kind}{number}"))
+    assert others == {("code61", "code56")}  # the same question of two kinds of brackets
     alpaca = json.loads((SHARED / "data" / "alpaca_data.json").read_text(encoding="utf-8"))[:5000]
     rows = [chat(str(i), row["output"], f"{row['instruction']}\n{row['input']}") for i, row in enumerate(alpaca)]
     assert run_stage(stage, conversations(*rows)).rejected.height <= 5
-
-
-def test_evaluation_sets_at_an_address_are_refused():
-    """What stands there may change, and the version would not tell."""
-    with pytest.raises(ValidationError, match="fetch it and give the file"):
-        Decontaminate(against=("https://example.org/test.jsonl",))

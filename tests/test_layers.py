@@ -29,6 +29,7 @@ RIVER = [
         "filters",
         "privacy",
         "dedup",
+        "evaluation_sets",
         "decontaminate",
         "sizes",
         "scores",

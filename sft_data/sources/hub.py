@@ -16,7 +16,7 @@ from sft_data.errors import MissingExtraError, SourceError
 from sft_data.sources.remote import Entry
 from sft_data.sources.settings import Source
 
-__all__ = ["choice_of", "files_of", "is_dataset", "pinned"]
+__all__ = ["choice_of", "files_of", "is_dataset", "pinned", "repository_of"]
 
 _REPOSITORY = re.compile(r"hf://datasets/(?P<name>[\w.-]+/[\w.-]+)(?:@(?P<revision>[^/]+))?(?P<below>/.+)?/?")
 _AT_ONCE = 500  # files asked about in one request
@@ -31,6 +31,16 @@ def is_dataset(url: str) -> bool:
     """
     found = _REPOSITORY.fullmatch(url)
     return found is not None and found["below"] is None
+
+
+def repository_of(url: str) -> str | None:
+    """ORG/NAME of a data set of the hub, or of files in one; None of anything else.
+
+    >>> repository_of("hf://datasets/org/name@main/data/*.parquet"), repository_of("s3://org/name")
+    ('org/name', None)
+    """
+    found = _REPOSITORY.fullmatch(url)
+    return found["name"] if found is not None else None
 
 
 def pinned(url: str) -> str:
