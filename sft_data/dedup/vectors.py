@@ -1,8 +1,8 @@
 """Vectors of texts, made so that every comparison of two of them is exact arithmetic on whole numbers.
 
 Without a model a text is the set of its words and word pairs (characters and pairs of them in Chinese and the like),
-each weighted by how rare it is in the dataset (TF-IDF with the frequency left out); a random projection to 256 signed
-bytes finds the candidates, and the weighted sets themselves decide. With a sentence-embedding model a text is the
+each weighted by how rare it is in the dataset (TF-IDF with the frequency left out); where a vector of fixed length is
+wanted, a random projection makes 256 signed bytes of it. With a sentence-embedding model a text is the
 model's vector in signed bytes. Products of bytes are summed exactly by 32-bit floats up to 1,024 dimensions, so a
 result depends neither on the linear algebra library nor on the size of a block.
 """
@@ -26,7 +26,7 @@ import polars as pl
 from sft_data.dedup.shingles import shingle_sets
 from sft_data.errors import ConfigError
 
-__all__ = ["NEEDS_EXTRA", "WIDTH", "Sets", "embed", "features", "projected", "quantised", "rarity", "shared_weight"]
+__all__ = ["NEEDS_EXTRA", "WIDTH", "Sets", "embed", "features", "projected", "quantised", "rarity"]
 
 NEEDS_EXTRA = "embedding models need the extra `semantic`: pip install 'sft-data[semantic]'"
 
@@ -67,10 +67,14 @@ def features(texts: pl.Series) -> pl.Series:
 
 def rarity(columns: list[pl.Series]) -> Sets:
     """The sets of all shards, weighted by log((1 + texts) / (1 + texts with the feature)) + 1."""
-    values = np.concatenate([column.explode(empty_as_null=False).to_numpy() for column in columns]).astype(np.uint32)
     sizes = np.concatenate([column.list.len().to_numpy() for column in columns]).astype(np.int64)
     offsets = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(sizes)])
-    often = np.bincount(values & (_BUCKETS - 1), minlength=_BUCKETS)
+    values, often, at = np.empty(int(offsets[-1]), dtype=np.uint32), np.zeros(_BUCKETS, dtype=np.int64), 0
+    for column in columns:  # shard by shard: one copy of all features, and no more
+        part = column.explode(empty_as_null=False).to_numpy()
+        values[at : at + len(part)] = part
+        often += np.bincount(values[at : at + len(part)] & (_BUCKETS - 1), minlength=_BUCKETS)
+        at += len(part)
     weights = np.rint(1000 * (np.log((1 + len(sizes)) / (1 + np.minimum(often, len(sizes)))) + 1)).astype(np.int64)
     norms = np.zeros(len(sizes), dtype=np.int64)
     _norms(values, offsets, weights, norms)
@@ -154,24 +158,3 @@ def _project(values, offsets, weights, out):
                 sums[place] += weight if bits & np.uint64(1) else -weight
         largest = max(1, np.abs(sums).max())
         out[text] = np.rint(sums * 127 / largest).astype(np.int8)
-
-
-@numba.njit(cache=True, nogil=True)
-def shared_weight(values, offsets, weights, left, right, out) -> None:
-    """Of each pair of texts the sum of the squared weights of their common features."""
-    mask = np.uint32(len(weights) - 1)
-    for pair in range(len(left)):
-        a, a_end = offsets[left[pair]], offsets[left[pair] + 1]
-        b, b_end = offsets[right[pair]], offsets[right[pair] + 1]
-        total = np.int64(0)
-        while a < a_end and b < b_end:
-            if values[a] == values[b]:
-                weight = weights[values[a] & mask]
-                total += weight * weight
-                a += 1
-                b += 1
-            elif values[a] < values[b]:
-                a += 1
-            else:
-                b += 1
-        out[pair] = total

@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 from pydantic import ValidationError
 
-from sft_data.dedup import semantic
+from sft_data.dedup import joining, semantic
 from sft_data.dedup.semantic import SemanticDedup
 from sft_data.dedup.shingles import shingle_sets
 from sft_data.dedup.vectors import features, projected, rarity
@@ -53,13 +53,12 @@ def cosines(said: pl.Series) -> np.ndarray[Any, Any]:
     )
 
 
-@pytest.mark.parametrize("threshold", [0.6, 0.9])
-@pytest.mark.parametrize("block", [7, 1024])
+@pytest.mark.parametrize("threshold", [0.2, 0.6, 0.9])
+@pytest.mark.parametrize("lists", [16, 1 << 25])
 def test_semantic_dedup_decides_as_brute_force_does(
-    threshold: float, block: int, monkeypatch: pytest.MonkeyPatch
+    threshold: float, lists: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(semantic, "_BLOCK", block)
-    monkeypatch.setattr(semantic, "_KEPT", 2 * block)
+    monkeypatch.setattr(joining, "_MOST_LISTS", lists)
     made = texts(150, seed=4)
     truth = cosines(pl.Series(made))
     kept: list[int] = []
@@ -76,6 +75,59 @@ def test_semantic_dedup_decides_as_brute_force_does(
     assert told == {row: by for row, (by, _) in twin.items()}
     scores = dict(found.select(pl.col("id").cast(pl.Int64), "score").rows())
     assert scores == pytest.approx({row: near for row, (_, near) in twin.items()}, abs=1e-6)
+
+
+@pytest.mark.parametrize("block", [7, 1024])
+def test_vectors_of_a_model_decide_as_brute_force_does(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(semantic, "_BLOCK", block)
+    monkeypatch.setattr(semantic, "_KEPT", 2 * block)
+    random, threshold = np.random.default_rng(8), 0.9
+    sides = []
+    for _ in range(2):
+        vectors = random.integers(-127, 128, (120, 16))
+        for row in range(60, 120):
+            vectors[row] = np.clip(vectors[row - 60] + random.integers(-50, 51, 16), -127, 127)
+        vectors[[7, 70]] = 0  # the first side of an empty row decides nothing, a second one equals another
+        sides.append(semantic._Side(vectors.astype(np.int8), random.integers(0, 100, 120) // 99))
+    order = random.permutation(120)
+    order = order[sides[0].lengths[order] > 0]
+    twin, score = np.full(120, -1), np.zeros(120)
+    semantic._greedy(sides, order, threshold, twin, score)
+    kept: list[int] = []
+    for row in order.tolist():
+        near = [min(float(side.cosine(np.array([row]), np.array([k]))[0]) for side in sides) for k in kept]
+        if near and max(near) >= threshold:
+            assert (twin[row], score[row]) == (kept[near.index(max(near))], max(near))
+        else:
+            assert twin[row] < 0
+            kept.append(row)
+    assert 10 < (twin >= 0).sum() < 60
+
+
+def test_semantic_dedup_takes_two_empty_answers_for_alike_and_one_for_none() -> None:
+    asked = "Why does old iron rust in the rain?"
+    frame = conversations(chat("a", "", asked), chat("b", "Of water.", asked), chat("c", "", asked))
+    outcome = run_dataset_stage(SemanticDedup(), frame)
+    assert dict(outcome.rejected.select("id", "twin").rows()) == {"c": "a"}
+
+
+def test_a_common_prompt_is_no_reason_to_compare_all_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows are looked up by the side that few others share, whichever it is."""
+    frame = conversations(
+        *[chat(str(i), f"answer{i} tells{i} of{i}", "Translate this sentence into French.") for i in range(500)],
+        *[chat(str(i + 500), "Yes, it is.", f"question{i} about{i} this{i}") for i in range(500)],
+        chat("again", "answer3 tells3 of3", "Translate this sentence into French."),
+    )
+    seen: list[tuple[object, ...]] = []
+    real = joining._walk
+    monkeypatch.setattr(joining, "_walk", lambda *given: (seen.append(given), real(*given)))
+    outcome = run_dataset_stage(SemanticDedup(same_numbers=False), frame)
+    assert dict(outcome.rejected.select("id", "twin").rows()) == {"again": "3"}
+    sides: Any = seen[0][0]
+    sums, met = np.zeros(frame.height, dtype=np.int64), np.empty(frame.height, dtype=np.int32)
+    last = frame.height - 1
+    assert joining._meet(sides[0], last, sums, met) >= 500
+    assert joining._cost(sides[1], last) < 50 < joining._cost(sides[0], last)
 
 
 def _answers_only(made: list[str]) -> pl.DataFrame:
@@ -126,14 +178,14 @@ def test_semantic_dedup_keeps_the_preferred_row_and_leaves_empty_rows_alone() ->
     assert ids(run_dataset_stage(SemanticDedup(sources=("best",)), frame).rejected) == ["a"]
 
 
-def test_projections_meet_the_cosine_within_the_margin() -> None:
+def test_projections_meet_the_cosine_within_five_standard_deviations() -> None:
     made = texts(200, seed=6)
     sets = rarity([features(pl.Series(made))])
     vectors = projected(sets).astype(np.float64)
     near = (vectors @ vectors.T) / np.outer(*[np.linalg.norm(vectors, axis=1)] * 2)
     truth = cosines(pl.Series(made))
     high = truth > 0.9
-    assert (near[high] > truth[high] - semantic._MARGIN).mean() > 0.999
+    assert (near[high] > truth[high] - 0.06).mean() > 0.999
 
 
 @pytest.mark.slow  # loads torch
