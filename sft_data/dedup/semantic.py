@@ -50,10 +50,10 @@ class SemanticDedup(StageConfig):
     finds 27, 0.8 88 and 0.7 145, each with its right twin; 0.7 removes one pair beside them. A model wants another.
 
     With TF-IDF every near pair is found: rows are looked up by their rarest features, and what these sum up to rules
-    out most of the rows met (`joining.py`). 52,000 rows of Alpaca take 1.0 CPU second. Memory is 4 bytes a feature (a
-    word, or two in a row), up to 4 more for the rarer ones, and about 80 a row. The vectors of a model are compared
-    with those of all kept rows, block by block: a byte a dimension, and time that grows with the square of the rows;
-    a million would take hours.
+    out most of the rows met (`joining.py`). 52,000 rows of Alpaca take 1 CPU second, a million made of halves of real
+    ones 80. Memory is 4 bytes a feature (a word, or two in a row), up to 4 more for the rarer ones, and about 80 a row.
+    The vectors of a model are compared with those of all kept rows, block by block: a byte a dimension, and time that
+    grows with the square of the rows; a million would take hours.
     """
 
     revision: ClassVar[int] = 3  # TF-IDF: every near pair is found
