@@ -86,6 +86,18 @@ def test_same_frame_gives_the_same_bytes_however_it_lies_in_memory(tmp_path):
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
+@pytest.mark.parametrize("before", [0, 1, 7])
+@pytest.mark.parametrize("rows", [1, 3, 16, 17])
+def test_rows_taken_out_of_a_longer_frame_give_the_same_bytes(tmp_path, before, rows):
+    """What stands behind a slice in memory must not be written as its padding."""
+    told = [[n + 1] * (n % 5 + 1) for n in range(rows)]
+    around = tokens(*[[90]] * before, *told, [91, 92, 93], [94] * 30).rechunk()
+    write_stream(tmp_path / "alone.arrow", tokens(*told))
+    write_stream(tmp_path / "slice.arrow", around.slice(before, rows))
+    write_stream(tmp_path / "pieces.arrow", pl.concat([around.slice(before, 1), around.slice(before + 1, rows - 1)]))
+    assert len({(tmp_path / f"{name}.arrow").read_bytes() for name in ("alone", "slice", "pieces")}) == 1
+
+
 def test_lists_have_32_bit_offsets_and_32_bit_numbers(tmp_path):
     [path] = written(tmp_path, tokens([1, 2]))
     with pa.memory_map(str(path)) as source:
