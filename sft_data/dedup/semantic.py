@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -11,7 +12,7 @@ import polars as pl
 from pydantic import Field, field_validator
 
 from sft_data.dedup.joining import join
-from sft_data.dedup.models import checked_folder, model_contents, text_vectors
+from sft_data.dedup.models import checked_model, model_contents, model_copies, pinned_model, text_vectors
 from sft_data.dedup.parts import side_texts
 from sft_data.dedup.ranking import Keep, rank_columns, ranking
 from sft_data.dedup.shingles import shingle_sets
@@ -42,9 +43,10 @@ class SemanticDedup(StageConfig):
 
     Without `model`, vectors are TF-IDF over words and word pairs, characters and their pairs in Chinese and the like;
     common words weigh little, so the outcome depends on the whole dataset. With `model` they are those of a
-    sentence-embedding model (extra `semantic`) in a folder, whose content is part of the fingerprint; code of a model
-    is never run, and only safetensors are read. SemDeDup (Abbas et al., 2023) is the method; thresholds of models
-    differ, so look at the pairs of a first run.
+    sentence-embedding model (extra `semantic`): a folder, or a name of the hub such as
+    `hf://sentence-transformers/all-MiniLM-L6-v2`, which is resolved to a commit and fetched when a build is planned.
+    Its content is part of the fingerprint; code of a model is never run, and only safetensors are read. SemDeDup (Abbas
+    et al., 2023) is the method; thresholds of models differ, so look at the pairs of a first run.
 
     The default is for TF-IDF: of 200 rows of Alpaca planted again with two words of each turn swapped among 10,000, 0.9
     finds 27, 0.8 88 and 0.7 145, each with its right twin; 0.7 removes one pair beside them. A model wants another.
@@ -68,15 +70,21 @@ class SemanticDedup(StageConfig):
         "prompt-and-answer", description="what has to be near: prompt and answer, the conversation as one, or one side"
     )
     same_numbers: bool = Field(default=True, description="rows that differ in their numbers stay")
-    model: str = Field("", description="folder of a sentence-embedding model; empty: TF-IDF vectors")
+    model: str = Field("", description="sentence-embedding model: its folder, or hf://ORG/NAME; empty: TF-IDF")
     keep: Keep = Field("first", description="which row stays: first, longest, or best by the column `score`")
     score: str = Field("score", description="column that `keep: best` goes by; the highest stays")
     sources: tuple[str, ...] = Field((), description="sources whose rows are preferred, in this order, before `keep`")
 
     @field_validator("model")
     @classmethod
-    def _is_a_folder(cls, model: str) -> str:
-        return checked_folder(model)
+    def _is_a_model(cls, model: str) -> str:
+        return checked_model(model)
+
+    def fetched(self) -> SemanticDedup:
+        return self.model_copy(update={"model": pinned_model(self.model)})
+
+    def copies(self) -> tuple[Path, ...]:
+        return model_copies(self.model)
 
     def contents(self) -> dict[str, str]:
         return model_contents(self.model)

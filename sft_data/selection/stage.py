@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy.typing as npt
 import polars as pl
 from pydantic import Field, field_validator, model_validator
 
-from sft_data.dedup.models import checked_folder, model_contents, text_vectors
+from sft_data.dedup.models import checked_model, model_contents, model_copies, pinned_model, text_vectors
 from sft_data.dedup.parts import side_texts
 from sft_data.dedup.vectors import projected, rarity
 from sft_data.errors import ConfigError
@@ -103,7 +104,7 @@ class Select(StageConfig):
     criterion: Literal["prompt", "answer", "conversation"] = Field(
         "prompt", description="the text whose vectors are compared: prompt, answer or conversation"
     )
-    model: str = Field("", description="folder of a sentence-embedding model; empty: TF-IDF vectors")
+    model: str = Field("", description="sentence-embedding model: its folder, or hf://ORG/NAME; empty: TF-IDF")
     per: str = Field("", description="column whose values `floors` names, such as source")
     floors: dict[str, Annotated[int, Field(ge=0)]] = Field(
         default={}, description="group -> what of it stays in any case, as far as it is there"
@@ -112,8 +113,8 @@ class Select(StageConfig):
 
     @field_validator("model")
     @classmethod
-    def _is_a_folder(cls, model: str) -> str:
-        return checked_folder(model)
+    def _is_a_model(cls, model: str) -> str:
+        return checked_model(model)
 
     @model_validator(mode="after")
     def _fits_together(self) -> Select:
@@ -153,6 +154,12 @@ class Select(StageConfig):
     def reads(self) -> dict[str, str]:
         named = {"by": column_of(self.by), "groups": self.groups, "per": self.per}
         return {setting: column for setting, column in named.items() if column}
+
+    def fetched(self) -> Select:
+        return self.model_copy(update={"model": pinned_model(self.model)})
+
+    def copies(self) -> tuple[Path, ...]:
+        return model_copies(self.model)
 
     def contents(self) -> dict[str, str]:
         return model_contents(self.model)

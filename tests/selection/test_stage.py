@@ -284,7 +284,7 @@ def test_any_selection_conserves_rows_keeps_its_budget_nests_and_knows_no_shards
         ({"budget": 1, "per": "source"}, "`per` and `floors` belong together"),
         ({"budget": 1, "measure": "tokens"}, "`measure: tokens` and `tokenizer`"),
         ({"budget": 1, "method": "round-robin", "groups": "lang", "clusters": 5}, "have no effect"),
-        ({"budget": 1, "method": "k-center", "model": "someone/model"}, "give its folder"),
+        ({"budget": 1, "method": "k-center", "model": "someone/model"}, "give the folder"),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(how: dict[str, Any], told: str) -> None:
