@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import threading
+import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -97,6 +98,9 @@ def proxy():
     yield made
     made.shutdown()
     made.server_close()
+    # Each object is an open temporary file of the server's; left open, it would complain at the very end.
+    request = urllib.request.Request(f"http://127.0.0.1:{port}/moto-api/reset", method="POST")
+    urllib.request.urlopen(request, timeout=60).close()
     server.stop()
 
 
