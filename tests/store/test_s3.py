@@ -100,7 +100,7 @@ def proxy():
     made.server_close()
     # Each object is an open temporary file of the server's; left open, it would complain at the very end.
     request = urllib.request.Request(f"http://127.0.0.1:{port}/moto-api/reset", method="POST")
-    urllib.request.urlopen(request, timeout=60).close()
+    urllib.request.urlopen(request, timeout=60).close()  # noqa: S310 - ours
     server.stop()
 
 
