@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
 from ipaddress import ip_address
@@ -10,7 +13,8 @@ from urllib.parse import urlsplit
 
 from starlette.requests import Request
 
-from sft_data.web.access import Role, people, person_of
+from sft_data.errors import StoreError
+from sft_data.web.access import Person, Role, people, person_of
 
 __all__ = ["COOKIE", "Asker", "Guard", "RefusedError", "is_loopback"]
 
@@ -60,12 +64,21 @@ class Guard:
         header, cookie = request.headers.get("authorization"), _cookie(request)
         if header is not None:
             kind, _, token = header.partition(" ")
-            person = person_of(self.file, token.strip()) if kind.lower() == "bearer" else None
+            person = self.person(token.strip()) if kind.lower() == "bearer" else None
             return Asker(person.name, person.role) if person else None
-        person = person_of(self.file, cookie) if cookie else None
+        person = self.person(cookie) if cookie else None
         if person is not None:
             return Asker(person.name, person.role, by_cookie=True)
-        return Asker("", Role.PUBLISHER) if self.open_here and not people(self.file) else None
+        return Asker("", Role.PUBLISHER) if self.open_here and not self._people() else None
+
+    def person(self, token: str) -> Person | None:
+        """Whose token it is; RefusedError with 503 where the access file is damaged: then nobody has access."""
+        with _told_here():
+            return person_of(self.file, token)
+
+    def _people(self) -> list[Person]:
+        with _told_here():
+            return people(self.file)
 
     def check(self, request: Request, needed: Role) -> Asker:
         """The asker, who has the role that is needed; RefusedError with 401 or 403 otherwise."""
@@ -100,6 +113,16 @@ class Guard:
         host = urlsplit(f"//{request.headers.get('host', '')}").hostname or ""
         if self.open_here and not is_loopback(host):
             raise RefusedError(421, f"{host!r} is not this server: ask for localhost or 127.0.0.1")
+
+
+@contextmanager
+def _told_here() -> Iterator[None]:
+    """What is wrong with the access file, and where it lies, is for who runs the server, not for who asks."""
+    try:
+        yield
+    except StoreError as error:
+        sys.stderr.write(f"error: {error}\n")
+        raise RefusedError(503, "the list of people cannot be read: whoever runs this server must mend it") from None
 
 
 def _cookie(request: Request) -> str | None:

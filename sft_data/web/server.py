@@ -34,7 +34,7 @@ from sft_data.store.place import find_version, open_store, verify_version
 from sft_data.store.read import load_build, resolve, versions
 from sft_data.store.why import Story, why
 from sft_data.web import pages
-from sft_data.web.access import Role, people, person_of
+from sft_data.web.access import Role, people
 from sft_data.web.asked import asked, fields, name_of, number_of, onward, read_body, sent, spec_of
 from sft_data.web.guard import COOKIE, Asker, Guard, RefusedError, is_loopback
 
@@ -284,7 +284,11 @@ class _Site:
             return HTMLResponse(pages.error(self._frame(None), str(error)), 403)
         target = onward(sent(request).get("next"))
         token = given["token"].strip()
-        if await run_in_threadpool(person_of, self.serving.access, token) is None:
+        try:
+            person = await run_in_threadpool(self.guard.person, token)
+        except RefusedError as refused:
+            return HTMLResponse(pages.error(self._frame(None), refused.told), refused.status)
+        if person is None:
             return HTMLResponse(pages.login(self._frame(None), target, "this token is not known"), 401)
         answer = RedirectResponse(target, 303)
         secure = request.url.scheme == "https"

@@ -236,6 +236,25 @@ def test_another_site_cannot_sign_somebody_in(store: Path) -> None:
     assert "set-cookie" not in answer.headers
 
 
+def test_a_damaged_access_file_lets_nobody_in_and_tells_no_stranger_where_it_lies(
+    store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    token = add_person(store / "access.json", "maria", Role.ADMIN)
+    asked = client(store, **{"sec-fetch-site": "same-origin"})
+    (store / "access.json").write_text("{")
+    answers = [
+        asked.get("/", follow_redirects=False),
+        asked.get("/api/versions"),
+        asked.get("/api/versions", headers={"authorization": f"Bearer {token}"}),
+        asked.post("/api/rollback", json={"version": "quickstart@v1"}, headers={"authorization": f"Bearer {token}"}),
+        asked.post("/login", data={"token": token}),
+        asked.get("/login"),
+    ]
+    assert [answer.status_code for answer in answers] == [303, 401, 503, 503, 503, 200]
+    assert not any(str(store) in answer.text for answer in answers)
+    assert "access.json is damaged" in capsys.readouterr().err
+
+
 SPECS = [
     "../store", "%2e%2e%2fetc", "..%2f..%2fetc%2fpasswd", "quickstart@../../x", "quickstart@%00", "%00",
     "QUICKSTART", "quickstart@" + "v" * 200, "x" * 5000, ".cache", "quickstart%2fv1", "%3Cscript%3E",
