@@ -34,7 +34,7 @@ def sizes(frame: pl.DataFrame, measure: Measure, tokenizer: str) -> pl.Series:
         return pl.Series("size", [1], dtype=pl.Int64).new_from_index(0, frame.height)
     if measure == "characters":
         return frame.select(size=text_length().cast(pl.Int64)).to_series()
-    texts = frame.select(text=pl.concat_str(*part_texts(), separator="\n")).to_series()
+    texts = part_texts(frame).select(text=pl.concat_str(pl.all(), separator="\n")).to_series()
     if measure == "tokens":
         return _tokens(texts, tokenizer)
     dense = pl.col("text").str.count_matches(_ONE_EACH).cast(pl.Int64)

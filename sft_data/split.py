@@ -86,9 +86,9 @@ class Split(StageConfig):
         stratum = [pl.concat_str(values, separator="\x1f").alias("stratum")] if values else []
         if "cluster" in frame.columns:
             return frame.select(pl.coalesce("cluster", "id").alias("cluster"), *stratum)
-        context, prompt, _ = part_texts()
-        asked = pl.concat_str(same_layout(context), same_layout(prompt), separator="\x1e")
-        return frame.select(asked.alias("cluster"), *stratum)
+        sides = [same_layout(pl.col(name)) for name in ("context", "prompt")]
+        asked = part_texts(frame).select(cluster=pl.concat_str(sides, separator="\x1e"))
+        return pl.concat([asked, frame.select(stratum)], how="horizontal")
 
     def decide(self, sketches: Sequence[pl.DataFrame]) -> Decision:
         clusters = pl.concat(list(sketches))

@@ -69,7 +69,7 @@ class ExactDedup(StageConfig):
 
     def gather(self, sketches: Sequence[pl.DataFrame], portion: Portion) -> pl.DataFrame:
         keys = [_numbers(sketch["key"]) for sketch in sketches]
-        found = gather([keys], sum(map(len, keys)), portion)
+        found = gather(keys, sum(map(len, keys)), portion)
         return pl.DataFrame({"row": np.flatnonzero(np.diff(found.offsets))})
 
     def decide(

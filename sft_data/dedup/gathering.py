@@ -34,6 +34,7 @@ _RANGES = 64
 _PLACES = (1 << 31) - 1  # places in the buckets of a portion are counted in 4 bytes
 
 _LOWER = np.uint64(0xFFFFFFFF)
+_HEAP = 2048  # keys whose hash table fits the processor's first cache
 
 I32 = npt.NDArray[np.int32]
 Matrix = npt.NDArray[Any]
@@ -94,35 +95,43 @@ def portions(banded: Mapping[str, int], single: Sequence[str], rows: int, memory
 
 
 def gather(
-    bands: Sequence[Sequence[Matrix]], height: int, portion: Portion, who: Sequence[I32] | None = None
+    shards: Sequence[Matrix], height: int, portion: Portion, who: Sequence[I32] | None = None, *, banded: bool = False
 ) -> Buckets:
     """The buckets of a portion.
 
-    `bands` holds for each band the keys of all shards, a matrix each: rows are alike where all columns are. The keys
-    are those of all `height` rows in their order, or of the rows `who`, told for each shard.
+    `shards` holds the keys of each shard, a matrix each: rows are alike where all columns are, and where the keys are
+    `banded`, each column of the portion is looked at on its own. The keys are those of all `height` rows in their
+    order, or of the rows `who`, told for each shard.
     """
-    if who is None and portion.ranges == 1:
-        chosen: I32 = np.empty(0, dtype=np.int32)
-        places = height
-        keys = (np.concatenate(shards) for shards in bands)
+    if banded and portion.ranges == 1:
+        chosen = np.concatenate(who) if who is not None else np.empty(0, dtype=np.int32)
+        keys = _columns(shards, portion)
+        out: I32 = keys.view(np.int32)  # a band's keys are read once: what is found of it takes their place
     else:
-        [shards] = bands
-        picked, chosen = _picked(shards, portion, who)
-        places = len(chosen)
-        keys = (each for each in [picked])
-        if not places:
-            return Buckets(np.zeros(height + 1, np.int32), chosen, chosen, 0)
-    spread = np.empty((2, places), dtype=np.uint32)
-    out: I32 = np.full((len(bands), places), -1, dtype=np.int32)
+        columns = [shard[:, portion.first : portion.end] for shard in shards] if banded else shards
+        picked, chosen = _picked(columns, portion, who)
+        keys = picked.T if banded else picked[None]
+        out = np.empty((1, len(picked)), dtype=np.int32)
+    spread = np.empty(keys.shape[1], dtype=np.uint64)
     sizes: list[I32] = []
     used = 0
     for band, each in enumerate(keys):
         sizes.append(np.empty(len(each) // 2, dtype=np.int32))
-        many = _group(each, spread, out[band], sizes[-1], used)
+        many = _group(each[:, None] if banded else each, spread, out[band], sizes[-1], used)
         sizes[-1] = sizes[-1][:many].copy()
         used += many
     del spread
     return _buckets(out, chosen, height, np.concatenate(sizes))
+
+
+def _columns(shards: Sequence[Matrix], portion: Portion) -> Matrix:
+    """The keys of some bands, each band in one piece. A shard is read once for all of them, not once for each."""
+    keys = np.empty((portion.end - portion.first, sum(map(len, shards))), dtype=np.uint32)
+    before = 0
+    for shard in shards:
+        keys[:, before : before + len(shard)] = shard[:, portion.first : portion.end].T
+        before += len(shard)
+    return keys
 
 
 def _picked(shards: Sequence[Matrix], portion: Portion, who: Sequence[I32] | None) -> tuple[Matrix, I32]:
@@ -188,11 +197,11 @@ def _inside(keys, part, ranges):
 
 
 @numba.njit(cache=True, nogil=True)
-def _differ(keys, left, right):
+def _equal(keys, left, right):
     for column in range(keys.shape[1]):  # noqa: SIM110  # compiled: a generator would not be
         if keys[left, column] != keys[right, column]:
-            return True
-    return False
+            return False
+    return True
 
 
 @numba.njit(cache=True, nogil=True, inline="always")
@@ -206,13 +215,14 @@ def _bits_for(places):
 
 @numba.njit(cache=True, nogil=True)
 def _group(keys, spread, out, sizes, used):
-    """Number the buckets of one band behind the `used` ones, and count their rows.
+    """Number the buckets of one band behind the `used` ones, and count their rows; `out` may lie where `keys` does.
 
     The hashes are first dealt into heaps that fit the processor's cache, where a hash table finds equal ones: a table
     over all rows would wait for memory twice with each row.
     """
+    told = keys.shape[1] == 1 and keys.itemsize == 4  # such keys differ where the lower halves of their hashes do
     bits = 1
-    while bits < 12 and len(keys) >> bits > 2048:
+    while bits < 12 and len(keys) >> bits > _HEAP:
         bits += 1
     ends = np.zeros((1 << bits) + 1, dtype=np.int64)
     shift = np.uint64(32 - bits)
@@ -223,8 +233,9 @@ def _group(keys, spread, out, sizes, used):
     for place in range(len(keys)):
         h = _hash(keys, place) & _LOWER
         own = np.int64(h >> shift)
-        spread[0, ends[own]], spread[1, ends[own]] = np.uint32(h), np.uint32(place)
+        spread[ends[own]] = h << np.uint64(32) | np.uint64(place)
         ends[own] += 1
+    out[:] = -1
     table = np.empty(1 << _bits_for(most), dtype=np.int64)
     many = 0
     for heap in range(1 << bits):
@@ -233,16 +244,17 @@ def _group(keys, spread, out, sizes, used):
         mask = np.int64((1 << width) - 1)
         table[: mask + 1] = -1
         for at in range(begin, ends[heap]):
-            h, row = spread[0, at], np.int64(spread[1, at])
-            slot = np.int64((np.uint64(h) << np.uint64(bits) & _LOWER) >> np.uint64(max(0, 32 - width))) & mask
+            h, row = spread[at] >> np.uint64(32), np.int64(spread[at] & _LOWER)
+            slot = np.int64((h << np.uint64(bits) & _LOWER) >> np.uint64(max(0, 32 - width))) & mask
             while table[slot] >= 0 and (
-                spread[0, table[slot]] != h or _differ(keys, np.int64(spread[1, table[slot]]), row)
+                spread[table[slot]] >> np.uint64(32) != h
+                or not (told or _equal(keys, np.int64(spread[table[slot]] & _LOWER), row))
             ):
                 slot = (slot + 1) & mask
             if table[slot] < 0:
                 table[slot] = at
                 continue
-            first = np.int64(spread[1, table[slot]])
+            first = np.int64(spread[table[slot]] & _LOWER)
             if out[first] < 0:
                 out[first] = used + many
                 sizes[many] = 1

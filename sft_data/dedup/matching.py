@@ -23,7 +23,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from sft_data.dedup.gathering import Buckets
+from sft_data.dedup.gathering import LARGE, Buckets
 from sft_data.dedup.memory import window
 
 __all__ = [
@@ -41,6 +41,7 @@ __all__ = [
     "similar",
 ]
 
+_AT_ONCE, _MET = 32, 512  # rows whose candidates are noted together, and how many of a row
 _FEW = 64  # candidates that a row is held against before it looks for a relation with fewer
 
 I64 = npt.NDArray[np.int64]
@@ -49,7 +50,7 @@ Bools = npt.NDArray[np.bool_]
 
 CRITERIA = ("prompt-and-answer", "conversation", "prompt", "answer")
 _BOTH, _WHOLE, _PROMPT, _ANSWER = range(4)
-_GONE, _KEPT, _KEPT_SHORT = range(3)  # what became of a row; it is gone until its turn comes
+_GONE, _KEPT, _KEPT_SHORT, _OPEN = range(4)  # what became of a row; it is gone until its turn comes
 
 
 class Shard(NamedTuple):
@@ -127,6 +128,15 @@ def _shared_of(relations: Sequence[Sequence[Buckets]]) -> _Shared:
         np.empty(int(large.sum()), dtype=np.int32),
         np.zeros(int(large.sum()), dtype=np.int32),
     )
+
+
+class _Met(NamedTuple):
+    """What the next rows of the order have met in the small buckets of the first relation."""
+
+    notes: I64  # (rows,) by which row it was met last (its turn + 1, in the upper half), and where it stands below
+    ends: I32  # (_AT_ONCE,) where in `others` the rows of each end; -1 for a row that is looked up otherwise
+    others: I32
+    times: I32  # in how many buckets
 
 
 class Candidates(NamedTuple):
@@ -340,8 +350,20 @@ def _is_short(sets, i):
 
 @numba.njit(cache=True, nogil=True)
 def _similar(sets, rows, twins, rule, parts):
+    touched = np.uint64(0)
     for at in range(len(rows)):
+        if at % _AT_ONCE == 0:
+            for later in range(at, min(at + _AT_ONCE, len(rows))):
+                touched ^= _touch(sets, rows[later]) ^ _touch(sets, np.int64(twins[later]))
         _near(sets, place(sets, rows[at]), place(sets, np.int64(twins[at])), rule, parts[at])
+    return touched
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
+def _touch(sets, row):
+    """Read where the sets of a row begin, for the processor to fetch them; what is returned has to be used."""
+    here = place(sets, row)
+    return sets.words[here[0]] ^ np.uint64(sets.halves[here[2]]) ^ sets.words[begins(sets, here)]
 
 
 @numba.njit(cache=True, nogil=True, inline="always")
@@ -479,25 +501,106 @@ def _greedy(sets, shared, ahead, order, rule, settled, twin, score):
     checked = np.full(rows, -1, dtype=np.int32)
     seen = np.zeros(3, dtype=np.float64)
     few = np.empty(_FEW, dtype=np.int32)
+    met = _Met(np.zeros(rows, dtype=np.int64), np.empty(_AT_ONCE + 1, dtype=np.int32),
+               np.empty(_AT_ONCE * _MET, dtype=np.int32), np.empty(_AT_ONCE * _MET, dtype=np.int32))  # fmt: skip
+    touched = np.uint64(0)
     for turn in range(rows):
+        if turn % _AT_ONCE == 0 and len(ahead.at) == 0:
+            touched ^= _meet(sets, shared, order, turn, min(turn + _AT_ONCE, rows), settled, rule, state, met)
         i = np.int64(order[turn])
         here = place(sets, i)
         short = rule.strict_short and _is_short(sets, here)
         kind = _KEPT_SHORT if short else _KEPT
         if turn >= settled:
             many, near_rows = np.int64(_FEW + 1), 0
-            if len(ahead.at) and not short and _listed(shared, i) == 0:
-                many, near_rows = _known(ahead, i, state, claim, twin, score)
+            if len(ahead.at):
+                if not short and _listed(shared, i) == 0:
+                    many, near_rows = _known(ahead, i, state, claim, twin, score)
+            elif met.ends[turn % _AT_ONCE] >= 0:
+                many, near_rows = _compare(sets, met, turn % _AT_ONCE, i, here, rule, state, claim, seen, twin, score)
             if many > _FEW:
                 twin[i], score[i] = -1, 0.0
                 near_rows = _search(
                     sets, shared, relations, i, here, kind, rule, claim, state, checked, seen, few, twin, score
                 )
             if near_rows >= rule.copies:
+                state[i] = _GONE
                 continue
             twin[i], score[i] = -1, 0.0
         state[i] = kind
         _enlist(shared, i, relations if short else 0, relations + 1 if short else relations)
+    return touched
+
+
+@numba.njit(cache=True, nogil=True)
+def _meet(sets, shared, order, first, end, settled, rule, state, met):
+    """Note for the next rows of the order which rows share a small bucket of the first relation, and touch their sets.
+
+    What the processor waits for most is memory that it has not seen: so the sets of all these rows are on their way
+    before the first two are compared. Rows that have to be looked up otherwise get no end.
+    """
+    for turn in range(first, end):
+        state[order[turn]] = _OPEN
+    used, touched = 0, np.uint64(0)
+    for turn in range(first, end):
+        i = np.int64(order[turn])
+        opened = used
+        odd = turn < settled or (rule.strict_short and _is_short(sets, place(sets, i)))
+        for portion in range(shared.firsts[0], shared.firsts[0] if odd else shared.firsts[1]):
+            offsets, buckets = shared.at[portion, 0] + i, shared.at[portion, 1]
+            for mine in range(buckets + shared.memory[offsets], buckets + shared.memory[offsets + 1]):
+                bucket = np.int64(shared.memory[mine])
+                if bucket < shared.large[portion] or used - opened > _MET - LARGE:
+                    odd = True
+                if odd:
+                    break
+                at = shared.at[portion, 2] + bucket
+                row = np.int64(0)
+                while row >= 0:
+                    row = np.int64(shared.memory[at])
+                    at += 1
+                    j = max(row, ~row)
+                    if (state[j] != _KEPT and state[j] != _OPEN) or j == i:
+                        continue
+                    note = met.notes[j]
+                    if note >> 32 == turn + 1:
+                        met.times[note & 0xFFFFFFFF] += 1
+                        continue
+                    met.notes[j] = np.int64(turn + 1) << 32 | used
+                    met.others[used], met.times[used] = j, 1
+                    used += 1
+        if odd:
+            used = opened
+        met.ends[turn % _AT_ONCE] = -1 if odd else used
+    for at in range(used):
+        touched ^= _touch(sets, np.int64(met.others[at]))
+    return touched
+
+
+@numba.njit(cache=True, nogil=True)
+def _compare(sets, met, at, i, here, rule, state, claim, seen, twin, score):
+    """How many kept rows share small buckets with row `i`, each bucket counted; and how many are near."""
+    low = np.int64(0)
+    for before in range(at - 1, -1, -1):
+        if met.ends[before] >= 0:
+            low = np.int64(met.ends[before])
+            break
+    many, near_rows = np.int64(0), 0
+    for turn in range(low, met.ends[at]):
+        j = np.int64(met.others[turn])
+        if state[j] == _KEPT:
+            many += met.times[turn]
+    if many > _FEW:
+        return many, near_rows
+    for turn in range(low, met.ends[at]):
+        j = np.int64(met.others[turn])
+        if state[j] == _KEPT:
+            near = _near(sets, here, place(sets, j), rule, seen)
+            if near > score[i] or (near > 0.0 and near == score[i] and claim[j] < claim[twin[i]]):
+                score[i], twin[i] = near, j
+            if near > 0.0:
+                near_rows += 1
+    return many, near_rows
 
 
 @numba.njit(cache=True, nogil=True)

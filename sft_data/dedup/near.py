@@ -113,7 +113,7 @@ class NearDedup(StageConfig):
     seed: int = Field(1, ge=0, lt=1 << 32, description="seed of the permutations")
 
     def sketch(self, frame: pl.DataFrame) -> pl.DataFrame:
-        texts = frame.select(part_texts()).get_columns()
+        texts = part_texts(frame).get_columns()
         sets = shingle_sets(texts, self.ngram)
         rows, width = frame.height, len(PARTS)
         tags = np.repeat(np.tile(_TAGS, rows), sets.counts)
@@ -149,21 +149,33 @@ class NearDedup(StageConfig):
         return portions(banded if self.candidates == "minhash" else {}, single, rows, memory)
 
     def gather(self, sketches: Sequence[pl.DataFrame], portion: Portion) -> pl.DataFrame:
+        return self._gather(sketches, portion).frame(portion.relation)
+
+    def _gather(
+        self, sketches: Sequence[pl.DataFrame], portion: Portion, among: npt.NDArray[np.bool_] | None = None
+    ) -> Buckets:
+        """The buckets of a portion, of the rows `among` all where only they matter."""
         height = sum(sketch.height for sketch in sketches)
-        if portion.relation not in _EQUAL:
-            shards = [matrix_of(sketch[portion.relation]) for sketch in sketches]
-            bands = [[shard[:, band : band + 1] for shard in shards] for band in range(portion.first, portion.end)]
-            return gather(bands, height, portion).frame(portion.relation)
+        banded = portion.relation not in _EQUAL
+        if banded and among is None:
+            return gather([matrix_of(sketch[portion.relation]) for sketch in sketches], height, portion, banded=True)
         keys, who, before = [], [], 0
         for sketch in sketches:
-            all_keys = matrix_of(sketch["keys"])
-            takes_part = all_keys[:, list(_EQUAL[portion.relation])]
-            short = all_keys[:, 2] & np.uint64(1) == 0
-            rows = np.flatnonzero(short if portion.relation == _SHORT else (takes_part != 0).any(axis=1))
-            keys.append(takes_part[rows])
+            if banded:
+                all_keys = matrix_of(sketch[portion.relation])
+                chosen = np.ones(len(all_keys), dtype=np.bool_)
+            else:
+                all_keys = matrix_of(sketch["keys"])
+                short = all_keys[:, 2] & np.uint64(1) == 0
+                all_keys = all_keys[:, list(_EQUAL[portion.relation])]
+                chosen = short if portion.relation == _SHORT else (all_keys != 0).any(axis=1)
+            if among is not None:
+                chosen &= among[before : before + len(all_keys)]
+            rows = np.flatnonzero(chosen)
+            keys.append(all_keys[rows])
             who.append((rows + before).astype(np.int32))
             before += len(all_keys)
-        return gather([keys], height, portion, who).frame(portion.relation)
+        return gather(keys, height, portion, who, banded=banded)
 
     def ranges(self, first: int, end: int) -> list[tuple[int, int]]:
         if self.candidates == "exact":
@@ -192,14 +204,22 @@ class NearDedup(StageConfig):
         before = len(known)  # rows that are there already: they stay, and stand first
         ids = pl.concat([*(each.names() for each in older), *(sketch["id"] for sketch in sketches)])
         fresh, sketches = sketches, [*(each.sketch for each in older), *sketches]
-        if gathered is None:
-            gathered = [self.gather(sketches, portion) for portion in self.portions(len(ids), _EVERYTHING)]
         order = np.arange(len(ids), dtype=np.int32)
         order[before:] = ranking(fresh) + before
         rule, sets = self._rule(), _sets(sketches)
-        shared = self._shared(sets, gathered)
+        portions = self.portions(len(ids), _EVERYTHING) if gathered is None else []
+        shared = self._exact(sets)
+        for frame in gathered or ():
+            shared.setdefault(frame["relation"].item(), []).append(Buckets.of(frame))
+        for portion in portions:
+            if portion.relation in (*_RELATIONS[self.criterion], _SHORT):
+                shared.setdefault(portion.relation, []).append(self._gather(sketches, portion))
         relations = [shared[name] for name in _RELATIONS[self.criterion]]
         removed = matching.greedy(sets, relations, shared.get(_SHORT, []), order, rule, before, _candidates(ahead))
+        for portion in portions:  # what only clusters ask for, they ask of the kept rows
+            if portion.relation not in (*_RELATIONS[self.criterion], _SHORT):
+                kept = self._gather(sketches, portion, among=removed.twin < 0)
+                shared.setdefault(portion.relation, []).append(kept)
         clusters = _clusters(sets, shared, removed, self.threshold)
         rejected = _rejections(self, ids, sets, removed, rule)
         names = pl.concat([known.alias("id"), ids.slice(before)])
@@ -219,14 +239,11 @@ class NearDedup(StageConfig):
     def _relations(self) -> list[str]:
         return list(dict.fromkeys((*_RELATIONS[self.criterion], *_CLUSTERED)))
 
-    def _shared(self, sets: matching.Sets, gathered: Sequence[pl.DataFrame]) -> dict[str, list[Buckets]]:
-        """Which rows could be near, by relation."""
-        shared: dict[str, list[Buckets]] = {}
-        for frame in gathered:
-            shared.setdefault(frame["relation"].item(), []).append(Buckets.of(frame))
-        if self.candidates == "exact":
-            shared |= {name: [prefix_buckets(sets, _PARTS_OF[name], self.threshold)] for name in self._relations()}
-        return shared
+    def _exact(self, sets: matching.Sets) -> dict[str, list[Buckets]]:
+        """By relation, which rows could be near, where no pair may be missed."""
+        if self.candidates != "exact":
+            return {}
+        return {name: [prefix_buckets(sets, _PARTS_OF[name], self.threshold)] for name in self._relations()}
 
 
 def _array(name: str, values: npt.NDArray[Any]) -> pl.Series:

@@ -11,45 +11,68 @@ from __future__ import annotations
 
 from typing import Literal
 
+import numpy as np
+import numpy.typing as npt
 import polars as pl
+import pyarrow as pa
 
-__all__ = ["PARTS", "Part", "part_texts", "side_texts", "text_length"]
+from sft_data.dedup.memory import arrow_of
+
+__all__ = ["PARTS", "Part", "Side", "part_texts", "side_text", "text_length"]
 
 Part = Literal["context", "prompt", "answer"]
+Side = Literal["prompt", "answer", "conversation"]
 PARTS: tuple[Part, ...] = ("context", "prompt", "answer")
 
 # Turns are joined by a record separator: white space to every rule below, and never typed by a person.
 _BETWEEN = "\n\x1e"
 
 
-def part_texts() -> tuple[pl.Expr, pl.Expr, pl.Expr]:
-    """Expressions over CONVERSATIONS: the texts of context, prompt and answer; "" where there is nothing."""
-    role = pl.element().struct.field("role")
-    content = pl.element().struct.field("content")
-    said = pl.concat_str(
-        pl.element().struct.field("reasoning").fill_null(""),
-        content,
-        pl.element().struct.field("tool_calls").fill_null(""),
-        separator="",
+def part_texts(frame: pl.DataFrame) -> pl.DataFrame:
+    """Columns `context`, `prompt` and `answer` of CONVERSATIONS; "" where there is nothing."""
+    lists = frame["messages"]
+    turns = lists.explode(empty_as_null=False).struct
+    ends = lists.list.len().cum_sum().to_numpy()
+    role, content = turns.field("role"), turns.field("content")
+    prompt, tool = role.is_in(["user", "tool"]), role == "tool"
+    asked = ("\x1d" + content).zip_with(tool, content) if tool.any() else content
+    said, thought, called = content, turns.field("reasoning"), turns.field("tool_calls")
+    if thought.null_count() + called.null_count() < 2 * len(content):
+        said = thought.fill_null("") + content + called.fill_null("")
+    system, tools = role == "system", frame["tools"]
+    if system.any() or tools.null_count() < len(tools):
+        context = _joined(content, system, ends) + _BETWEEN + tools.fill_null("")
+        context = context.str.strip_chars(_BETWEEN)
+    else:
+        context = pl.Series([""], dtype=pl.String).new_from_index(0, len(lists))
+    return pl.DataFrame(
+        {
+            "context": context,
+            "prompt": _joined(asked, prompt, ends),
+            "answer": _joined(said, role == "assistant", ends),
+        }
     )
-    system = _joined(pl.when(role == "system").then(content))
-    context = pl.concat_str(system, pl.col("tools").fill_null(""), separator=_BETWEEN).str.strip_chars(_BETWEEN)
-    prompt = _joined(
-        pl.when(role == "user").then(content).when(role == "tool").then(pl.concat_str(pl.lit("\x1d"), content))
-    )
-    answer = _joined(pl.when(role == "assistant").then(said))
-    return context.alias("context"), prompt.alias("prompt"), answer.alias("answer")
 
 
-def side_texts() -> dict[str, pl.Expr]:
-    """What vectors are made of: the prompt with its context, the answer, and the conversation as one."""
-    context, prompt, answer = part_texts()
-    asked = pl.concat_str(context, prompt, separator="\n")
-    return {"prompt": asked, "answer": answer, "conversation": pl.concat_str(asked, answer, separator="\n")}
+def side_text(frame: pl.DataFrame, side: Side) -> pl.Series:
+    """What vectors are made of: the prompt with its context, the answer, or the conversation as one."""
+    parts = part_texts(frame)
+    if side == "answer":
+        return parts["answer"]
+    asked = parts["context"] + "\n" + parts["prompt"]
+    return asked if side == "prompt" else asked + "\n" + parts["answer"]
 
 
-def _joined(turns: pl.Expr) -> pl.Expr:
-    return pl.col("messages").list.eval(turns.drop_nulls()).list.join(_BETWEEN)
+def _joined(texts: pl.Series, chosen: pl.Series, ends: npt.NDArray[np.uint32]) -> pl.Series:
+    """The chosen turns of each row as one text. Most rows have one turn of a kind, which is then not copied."""
+    chosen &= texts.is_not_null()
+    before = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(chosen.to_numpy(), dtype=np.int64)])
+    bounds = before[np.concatenate([np.zeros(1, dtype=np.int64), ends])]
+    texts = texts.filter(chosen)
+    if (np.diff(bounds) == 1).all():
+        return texts
+    lists = pa.LargeListArray.from_arrays(arrow_of(bounds), texts.to_arrow())
+    return pl.Series(lists, dtype=pl.List(pl.String)).list.join(_BETWEEN)
 
 
 def text_length() -> pl.Expr:

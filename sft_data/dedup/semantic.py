@@ -13,7 +13,7 @@ from pydantic import Field, field_validator
 
 from sft_data.dedup.joining import join
 from sft_data.dedup.models import checked_model, model_contents, model_copies, pinned_model, text_vectors
-from sft_data.dedup.parts import side_texts
+from sft_data.dedup.parts import Side, side_text
 from sft_data.dedup.ranking import Keep, rank_columns, ranking
 from sft_data.dedup.shingles import shingle_sets
 from sft_data.dedup.vectors import Bytes, rarity
@@ -24,7 +24,7 @@ __all__ = ["SemanticDedup"]
 I64 = npt.NDArray[np.int64]
 F64 = npt.NDArray[np.float64]
 
-_SIDES = {
+_SIDES: dict[str, tuple[Side, ...]] = {
     "prompt-and-answer": ("prompt", "answer"),
     "conversation": ("conversation",),
     "prompt": ("prompt",),
@@ -90,10 +90,9 @@ class SemanticDedup(StageConfig):
         return model_contents(self.model)
 
     def sketch(self, frame: pl.DataFrame) -> pl.DataFrame:
-        texts = side_texts()
         columns: list[pl.Series] = []
         for side in _SIDES[self.criterion]:
-            text = frame.select(text=texts[side]).to_series()
+            text = side_text(frame, side)
             columns.append(pl.Series(f"numbers_{side}", shingle_sets([text], 1).numbers))
             columns.append(text_vectors(text, self.model).alias(side))
         return frame.select("id", *columns, *rank_columns(frame, self.keep, self.score, self.sources))

@@ -12,7 +12,7 @@ import polars as pl
 from pydantic import Field, field_validator, model_validator
 
 from sft_data.dedup.models import checked_model, model_contents, model_copies, pinned_model, text_vectors
-from sft_data.dedup.parts import side_texts
+from sft_data.dedup.parts import side_text
 from sft_data.dedup.vectors import projected, rarity
 from sft_data.errors import ConfigError
 from sft_data.scores import SCORED_BY, column_of, no_numbers, scores
@@ -170,7 +170,7 @@ class Select(StageConfig):
         columns = [*scores(frame, self.by, self.kind), size, drawn]
         columns += [self._column(frame, name, to) for name, to in ((self.groups, "group"), (self.per, "per")) if name]
         if self.compares:
-            text = frame.select(text=side_texts()[self.criterion]).to_series()
+            text = side_text(frame, self.criterion)
             columns += [frame["id"], text_vectors(text, self.model).alias("vector")]
         return pl.DataFrame(columns)
 

@@ -607,6 +607,22 @@ def test_near_dedup_decides_the_same_however_the_work_is_cut(
     assert len(seen) >= 3
 
 
+def test_a_row_with_very_many_candidates_is_held_against_all_of_them() -> None:
+    """More than a row's candidates are noted for at once: each band has small buckets of other rows."""
+    chance = oracle.dice("crowd")
+    words = [f"word{at}" for at in range(50)]
+    rows = [chat(str(at), " ".join(chance.choices(words, k=60)), LONG) for at in range(700)]
+    frame = conversations(*rows, *[{**row, "id": f"{row['id']}-again"} for row in rows[:30]])
+    stage = NearDedup(threshold=0.05, num_perm=1024, criterion="answer", ngram=2)
+    sketches = [stage.sketch(frame)]
+    gathered = [stage.gather(sketches, portion) for portion in stage.portions(frame.height, 1 << 30)]
+    ahead = [stage.look_up(sketches, gathered, first, end) for first, end in stage.ranges(0, frame.height)]
+    assert max(np.diff(each["offsets"].item().to_numpy()).max() for each in ahead) > 512
+    whole, cut = stage.decide(sketches), stage.decide(sketches, [], gathered, ahead)
+    assert whole.rejected.equals(cut.rejected)
+    assert whole.rejected.select("row", "twin", "score").rows() == [(700 + at, str(at), 1.0) for at in range(30)]
+
+
 def test_near_dedup_against_older_rows_decides_the_same_however_the_work_is_cut(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -639,8 +655,7 @@ def test_gathering_finds_every_bucket_of_two_rows_once_and_no_other(
     shards = [table[at : at + cut] for at in range(0, max(1, len(table)), cut)]
     found = []
     for portion in gathering.portions({"x": 4}, [], len(table), memory):
-        bands = [[shard[:, band : band + 1] for shard in shards] for band in range(portion.first, portion.end)]
-        frame = gathering.gather(bands, len(table), portion).frame("x")
+        frame = gathering.gather(shards, len(table), portion, banded=True).frame("x")
         offsets, buckets, rows, _ = gathering.Buckets.of(frame)
         begins = sorted(set(buckets.tolist()))
         for first, end in pairwise([*begins, len(rows)]):

@@ -147,6 +147,31 @@ def test_composed_text_is_nfc_for_every_character() -> None:
     assert mine == expected
 
 
+@given(
+    st.lists(
+        st.text(max_size=12)
+        | st.lists(st.sampled_from(["a", " ", "中", "é", "ก", "\u0301", "1", "_", "한", "\ufe0f", "𠀀", "."])).map(
+            "".join
+        )
+    ),
+    st.integers(1, 3),
+)
+@settings(max_examples=300, deadline=None)
+@example(["a中" * 40, "a b " * 40, "é è", "中a", "a"], 1)
+def test_shingles_stay_within_the_room_they_are_given(texts: list[str], n: int) -> None:
+    room = np.zeros(4096, dtype=np.uint64)
+    with pytest.MonkeyPatch.context() as patch:
+        given_room = []
+
+        def bounded(places: int) -> np.ndarray:
+            given_room.append(places)
+            return room[:places]
+
+        patch.setattr(shingles, "_room", bounded)
+        shingle_sets([pl.Series(texts, dtype=pl.String)], n)
+    assert not room[given_room[0] :].any()
+
+
 def test_long_text_that_repeats_itself_has_few_shingles() -> None:
     found = sets_of("spam " * 5000, "la lu " * 3000)
     assert found.counts.tolist() == [1, 2]
