@@ -171,7 +171,8 @@ def candidates(
 ) -> Candidates:
     """Look up the rows from `first` to `end` ahead of the decision; with `earlier` only rows that stand before them."""
     offsets = np.zeros(end - first + 1, dtype=np.int32)
-    return Candidates(offsets, *_look_up(sets, _shared_of([relation]), first, end, rule, earlier, offsets))
+    others, times, nears, _ = _look_up(sets, _shared_of([relation]), first, end, rule, earlier, offsets)
+    return Candidates(offsets, others, times, nears)
 
 
 def greedy(
@@ -416,14 +417,12 @@ def _fewest(shared, relations, row, state, few):
 @numba.njit(cache=True, nogil=True)
 def _look_up(sets, shared, first, end, rule, earlier, offsets):
     others = np.empty(4 * (end - first) + 64, dtype=np.int32)
-    times, nears = np.empty_like(others), np.empty(len(others), dtype=np.float64)
+    times = np.empty_like(others)
     found_by = np.full(sets.firsts[-1], -1, dtype=np.int32)
     where = np.empty(sets.firsts[-1], dtype=np.int32)
-    seen = np.zeros(3, dtype=np.float64)
     used = 0
     for i in range(first, end):
-        here = place(sets, i)
-        skip = rule.strict_short and _is_short(sets, here)  # it is looked up elsewhere
+        skip = rule.strict_short and _is_short(sets, place(sets, i))  # it is looked up elsewhere
         for portion in range(0 if skip else len(shared.large)):
             row_at, buckets = shared.at[portion, 0] + i, shared.at[portion, 1]
             for mine in range(buckets + shared.memory[row_at], buckets + shared.memory[row_at + 1]):
@@ -442,13 +441,24 @@ def _look_up(sets, shared, first, end, rule, earlier, offsets):
                         times[where[j]] += 1
                         continue
                     if used == len(others):
-                        others, times, nears = _twice(others), _twice(times), _twice(nears)
+                        others, times = _twice(others), _twice(times)
                     found_by[j], where[j] = i, used
                     others[used], times[used] = j, 1
-                    nears[used] = _near(sets, here, place(sets, j), rule, seen)
                     used += 1
         offsets[i - first + 1] = used
-    return others[:used].copy(), times[:used].copy(), nears[:used].copy()
+    others, times = others[:used].copy(), times[:used].copy()
+    nears = np.empty(used, dtype=np.float64)
+    seen = np.zeros(3, dtype=np.float64)
+    touched = np.uint64(0)
+    row = np.int64(0)
+    for at in range(used):
+        if at % _AT_ONCE == 0:
+            for later in range(at, min(at + _AT_ONCE, used)):
+                touched ^= _touch(sets, np.int64(others[later]))
+        while offsets[row + 1] <= at:
+            row += 1
+        nears[at] = _near(sets, place(sets, first + row), place(sets, np.int64(others[at])), rule, seen)
+    return others, times, nears, touched
 
 
 @numba.njit(cache=True, nogil=True)
