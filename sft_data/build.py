@@ -30,6 +30,7 @@ from sft_data.pipeline import Pipeline
 from sft_data.plan import Step, plan
 from sft_data.reuse import Outlook, outlook, remember
 from sft_data.schema import EDITS, REJECTIONS, empty
+from sft_data.sources.groups import grouped
 from sft_data.sources.settings import NOT_CONTENT
 from sft_data.stage import DatasetStage, Outcome, ShardStage, StageConfig, run_dataset_stage, run_stage
 from sft_data.store.layout import CACHE, INDEX
@@ -265,23 +266,24 @@ def _read(step: Step, work: Work) -> list[Cell]:
     # By path: a unit's name is that of its file, or of a member inside it.
     hashes = {file.path: sha for file, sha in zip(reading.files, reading.hashes, strict=True)}
     stamps = {file.path: (file.path, stamp) for file, stamp in zip(reading.files, reading.stamps, strict=True)}
-    sizes = {file.path: file.size for file in reading.files}
-    libraries = library_versions(("orjson",))
     settings = reading.source.model_dump(mode="json", exclude=set(NOT_CONTENT))
+    identity = [REVISION, library_versions(("orjson",)), settings, reading.format, work.shard_rows]
     tasks = [
         Task(
-            digest(
-                "read", REVISION, libraries, settings, reading.format, hashes[unit.path], _span(unit), work.shard_rows
-            ),
-            f"{step.name}, {unit.name}",
+            digest("read", identity, [(hashes[unit.path], _span(unit)) for unit in group]),
+            f"{step.name}, {_names(group)}",
             work_of.read,
-            (unit, reading.source, reading.format, work.shard_rows),
-            unchanged=(stamps[unit.path],),
-            cost=sizes[unit.path],
+            (group, reading.source, reading.format, work.shard_rows),
+            unchanged=tuple({unit.path: stamps[unit.path] for unit in group}.values()),
+            cost=sum(unit.size for unit in group),
         )
-        for unit in reading.units
+        for group in grouped(reading.units)
     ]
     return _run(step, work, tasks, light=sum(file.size for file in reading.files) < 4_000_000)
+
+
+def _names(group: Sequence[Unit]) -> str:
+    return group[0].name if len(group) == 1 else f"{group[0].name} to {group[-1].name}"
 
 
 def _span(unit: Unit) -> dict[str, Any]:

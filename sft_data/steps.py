@@ -15,7 +15,7 @@ import polars as pl
 
 from sft_data.cells import map_arrow, write_arrow, write_batches, write_parquet
 from sft_data.dedup.older import ComparesOlder, Gathers, LooksUp, Older, older_frames
-from sft_data.formats.ingest import Unit, read_unit
+from sft_data.formats.ingest import Unit, read_units
 from sft_data.schema import EDITS, REJECTIONS, conform
 from sft_data.sources.settings import Source
 from sft_data.stage import DatasetStage, Decision, Outcome, ShardStage, apply_decision, run_stage
@@ -34,10 +34,10 @@ _REJECTED = pl.Schema(
 )
 
 
-def read(folder: Path, unit: Unit, source: Source, format_name: str, shard_rows: int) -> dict[str, Any]:
-    """Read one unit of a source into as many shards as it takes: rows-00000.parquet, ..."""
+def read(folder: Path, units: Sequence[Unit], source: Source, format_name: str, shard_rows: int) -> dict[str, Any]:
+    """Read some units of a source into as many shards as it takes: rows-00000.parquet, ..."""
     told = _Told()
-    for number, outcome in enumerate(read_unit(unit, source, format_name, shard_rows=shard_rows)):
+    for number, outcome in enumerate(read_units(units, source, format_name, shard_rows)):
         _write_outcome(folder, outcome, told, f"-{number:05d}")
         told.rows_in += outcome.kept.height + outcome.rejected.height
     return told.record()

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import TypeVar
 
 from sft_data.errors import SourceError
 from sft_data.formats.evaluation import looks_like_evaluation
@@ -27,6 +28,7 @@ __all__ = ["CONFIDENT", "Detection", "detect"]
 CONFIDENT = 0.8  # below this share of sampled rows that read as one format, detection stops and asks
 _ROWS_PER_FILE = 500
 _FILES = 20
+_Place = TypeVar("_Place", SourceFile, Unit)
 
 
 @dataclass(frozen=True)
@@ -43,10 +45,13 @@ class Detection:
 
 
 def detect(source: Source, files: Sequence[SourceFile]) -> Detection:
-    """Look at up to 500 rows of up to 20 files, spread over the source. SourceError where no format is convincing."""
+    """Look at up to 500 rows of up to 20 files, or members of archives, spread over the source. SourceError where no
+    format is convincing.
+    """
     chosen = _spread(files)
     pieces = units(source, chosen)
-    values = [value for unit in _first_of_each(pieces) for value in islice(_values(unit, source), _ROWS_PER_FILE)]
+    read = _spread(_first_of_each(pieces))
+    values = [value for unit in read for value in islice(_values(unit, source), _ROWS_PER_FILE)]
     objects = [value for value in values if isinstance(value, dict)]
     seen = (
         ", ".join(sorted({unit.layout for unit in pieces})),
@@ -69,9 +74,9 @@ def detect(source: Source, files: Sequence[SourceFile]) -> Detection:
     return Detection(best, *seen, round(confidence, 4), len(values), evidence, candidates)
 
 
-def _spread(files: Sequence[SourceFile]) -> list[SourceFile]:
-    step = max(1, len(files) // _FILES)
-    return list(files[::step][:_FILES])
+def _spread(places: Sequence[_Place]) -> list[_Place]:
+    step = max(1, len(places) // _FILES)
+    return list(places[::step][:_FILES])
 
 
 def _first_of_each(pieces: Sequence[Unit]) -> list[Unit]:

@@ -1,7 +1,7 @@
 """Files -> conversations: what every row of every file becomes, or the exact reason why it becomes nothing.
 
-`units` cuts a source into pieces of work, `read_unit` turns one into outcomes of at most `shard_rows` rows. Every row
-of a file leaves once: as a conversation, or as a rejection with its file, line, byte offset and original text.
+`units` cuts a source into pieces, `read_units` turns some into outcomes of at most `shard_rows` rows. Every row of a
+file leaves once: as a conversation, or as a rejection with its file, line, byte offset and original text.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from sft_data.sources.settings import Source
 from sft_data.sources.units import BATCH, Unit, read_rows, units
 from sft_data.stage import Outcome
 
-__all__ = ["CODES", "CONVERTERS", "REVISION", "Unit", "read_unit", "units", "units_of"]
+__all__ = ["CODES", "CONVERTERS", "REVISION", "Unit", "read_unit", "read_units", "units", "units_of"]
 
 # Bytes of a working shard: long conversations come in fewer rows, so that memory stays that of short ones.
 SHARD_BYTES = 64 * 2**20
@@ -106,19 +106,18 @@ def units_of(source: Source, files: Sequence[SourceFile], format_: str) -> list[
 
 
 def read_unit(unit: Unit, source: Source, format_: str, shard_rows: int = 8192) -> Iterator[Outcome]:
-    """All rows of a unit as outcomes of at most `shard_rows` rows, and of at most about SHARD_BYTES where a row is no
-    larger. `format_` is known: see `detect`.
+    """All rows of one unit: see `read_units`."""
+    return read_units([unit], source, format_, shard_rows)
+
+
+def read_units(units: Sequence[Unit], source: Source, format_: str, shard_rows: int = 8192) -> Iterator[Outcome]:
+    """All rows of some units, in their order, as outcomes of at most `shard_rows` rows, and of at most about
+    SHARD_BYTES where a row is no larger. `format_` is known: see `detect`.
     """
-    converter = CONVERTERS[format_]
-    reading = _Reading(unit, source, converter, Fields(converter.FIELDS, source.fields))
     held: list[_Part] = []
     height = size = 0
-    batch = max(1, min(BATCH, shard_rows // 2))
-    pieces = read_rows(unit, source, batch)
-    if format_ in WHOLE_FILES:
-        pieces = forest.gather(pieces, reading.fields, batch)
-    for rows in pieces:
-        for part in _cut(reading.part(rows), shard_rows):
+    for unit in units:
+        for part in _parts(unit, source, format_, shard_rows):
             if held and (height + part.height > shard_rows or size + part.size > SHARD_BYTES):
                 yield _outcome(held)
                 held, height, size = [], 0, 0
@@ -126,6 +125,18 @@ def read_unit(unit: Unit, source: Source, format_: str, shard_rows: int = 8192) 
             height, size = height + part.height, size + part.size
     if held:
         yield _outcome(held)
+
+
+def _parts(unit: Unit, source: Source, format_: str, shard_rows: int) -> Iterator[_Part]:
+    """What becomes of a unit's rows, some of them at a time."""
+    converter = CONVERTERS[format_]
+    reading = _Reading(unit, source, converter, Fields(converter.FIELDS, source.fields))
+    batch = max(1, min(BATCH, shard_rows // 2))
+    pieces = read_rows(unit, source, batch)
+    if format_ in WHOLE_FILES:
+        pieces = forest.gather(pieces, reading.fields, batch)
+    for rows in pieces:
+        yield from _cut(reading.part(rows), shard_rows)
 
 
 @dataclass(frozen=True)

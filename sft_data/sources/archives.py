@@ -7,6 +7,7 @@ import zipfile
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import PurePosixPath
+from typing import Literal
 
 from sft_data.errors import SourceError
 from sft_data.sources.files import ARCHIVE_SUFFIXES, SourceFile, is_data, plain_suffix
@@ -18,25 +19,27 @@ __all__ = ["is_archive", "members"]
 _MOST_MEMBERS = 100_000  # an archive of more members is a bomb or belongs into one file
 
 
-def members(file: SourceFile, head: bytes, limits: Limits) -> list[tuple[str, Text]]:
-    """Name (as in row ids) and place of each text in a file: one, or the data members of an archive by name.
+def members(file: SourceFile, head: bytes, limits: Limits) -> list[tuple[str, Text, int]]:
+    """Name (as in row ids), place and size of each text in a file: one, or the data members of an archive by name.
 
     Members that hold no rows by their ending (a README), hidden ones, folders and links are left out, as in a folder.
     """
     kind = _kind(file, head)
     if kind is None:
-        return [(file.name, Text("none", "utf-8"))]
+        return [(file.name, Text("none", "utf-8"), file.size)]
     try:
-        names = sorted(_zip_names(file, limits) if kind == "zip" else _tar_names(file, limits))
+        listed = sorted(_in_zip(file, limits) if kind == "zip" else _in_tar(file, limits))
     except BROKEN as error:
         raise SourceError(f"{file.place} is a damaged {kind} archive: {error}; get it again or leave it out") from error
+    names = [name for name, _ in listed]
     if twice := next((name for name, again in pairwise(names) if name == again), None):
         raise SourceError(f"{file.place} has two members named {twice!r}, of which one would be lost: pack it again")
-    data = [name for name in names if is_data(PurePosixPath(name)) and not _hidden(name)]
+    data = [(name, size) for name, size in listed if is_data(PurePosixPath(name)) and not _hidden(name)]
     if not data:
         found = ", ".join(names[:5]) or "nothing"
         raise SourceError(f"{file.place} holds no member that is data by its ending; it holds {found}")
-    return [(f"{file.name}/{name}", Text("none", "utf-8", "zip" if kind == "zip" else "tar", name)) for name in data]
+    archive: Literal["zip", "tar"] = "zip" if kind == "zip" else "tar"
+    return [(f"{file.name}/{name}", Text("none", "utf-8", archive, name), size) for name, size in data]
 
 
 def is_archive(member: str) -> bool:
@@ -57,19 +60,19 @@ def _kind(file: SourceFile, head: bytes) -> str | None:
     return "tar" if named or head[257:262] == b"ustar" else None
 
 
-def _zip_names(file: SourceFile, limits: Limits) -> Iterator[str]:
+def _in_zip(file: SourceFile, limits: Limits) -> Iterator[tuple[str, int]]:
     with zipfile.ZipFile(file.path) as archive:
         infos = archive.infolist()
         _check(file, len(infos), sum(info.file_size for info in infos), limits)
-        yield from (info.filename for info in infos if not info.filename.endswith("/"))
+        yield from ((info.filename, info.file_size) for info in infos if not info.filename.endswith("/"))
 
 
-def _tar_names(file: SourceFile, limits: Limits) -> Iterator[str]:
+def _in_tar(file: SourceFile, limits: Limits) -> Iterator[tuple[str, int]]:
     with tarfile.open(file.path) as archive:
         for number, member in enumerate(archive):
             _check(file, number, member.offset_data + member.size, limits)
             if member.isfile():
-                yield member.name
+                yield member.name, member.size
 
 
 def _check(file: SourceFile, count: int, size: int, limits: Limits) -> None:

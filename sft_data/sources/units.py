@@ -63,6 +63,7 @@ class Unit:
     row: int = 0  # number of the first row
     start: int = 0
     end: int | None = None
+    size: int = 0  # bytes as they lie in the file or in the list of its archive
 
 
 def units(source: Source, files: Sequence[SourceFile]) -> list[Unit]:
@@ -96,23 +97,23 @@ def _read_text(unit: Unit, source: Source, batch: int) -> Iterator[Rows]:
 def _units_of(source: Source, file: SourceFile) -> Iterator[Unit]:
     with file.path.open("rb") as stream:
         head = stream.read(512)
-    for name, place in members(file, head, source.limits):
+    for name, place, size in members(file, head, source.limits):
         if place.archive != "none" and _unsafe(place.member):
-            yield Unit(name, file.path, place, "unsafe-member")
+            yield Unit(name, file.path, place, "unsafe-member", size=size)
             continue
         if place.archive != "none" and is_archive(place.member):
-            yield Unit(name, file.path, place, "inner-archive")
+            yield Unit(name, file.path, place, "inner-archive", size=size)
             continue
         plain, first = _opened(source, file, place)
         if (binary := _binary(source, first, name)) is not None:
-            yield Unit(name, file.path, plain, binary)
+            yield Unit(name, file.path, plain, binary, size=size)
             continue
         text, sample = _look(source, plain, first)
         layout, opening = _layout(source, sample, name)
         if layout == "lines" and text == Text("none", "utf-8") and file.size > RANGE:
             yield from _ranges(file, text)
         else:
-            yield Unit(name, file.path, text, layout, opening)
+            yield Unit(name, file.path, text, layout, opening, size=size)
 
 
 def _binary(source: Source, head: bytes, name: str) -> Layout | None:
@@ -210,7 +211,7 @@ def _ranges(file: SourceFile, text: Text) -> Iterator[Unit]:
     with file.path.open("rb", buffering=0) as stream:
         while start < file.size:
             end = _line_end(stream, start + RANGE, file.size)
-            yield Unit(file.name, file.path, text, "lines", 0, row, start, end)
+            yield Unit(file.name, file.path, text, "lines", 0, row, start, end, end - start)
             row, start = row + _count_lines(stream, start, end), end
 
 
