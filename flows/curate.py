@@ -16,6 +16,7 @@ from typing import Any
 
 from prefect import flow, get_run_logger, runtime, task
 from prefect.cache_policies import NO_CACHE
+from prefect.events import emit_event
 from prefect.logging import get_logger
 
 from sft_data.build import MEMORY, StepResult, Work, build, run_step
@@ -28,7 +29,14 @@ from sft_data.store.read import load_manifest
 from sft_data.train.config import load_train_config
 from sft_data.train.run import run_folder, train
 
-__all__ = ["curate", "run_step_task", "train_task"]
+__all__ = ["PUBLISHED", "curate", "dataset_resource", "run_step_task", "train_task"]
+
+PUBLISHED = "sft-data.version.published"  # the event of a new version, for automations and `sft-data deploy --after`
+
+
+def dataset_resource(name: str) -> str:
+    """What the event is about: all versions of a dataset."""
+    return f"sft-data.dataset.{name}"
 
 
 class _Plain(logging.Filter):
@@ -75,6 +83,9 @@ def curate(
     settings = load_pipeline(Path(pipeline), overrides or [])
     with open_engine(engine, workers, address) as opened:
         built = build(settings, store, engine=opened, call=run_step_task, memory=memory)
+    if not built.reused:
+        told = {"version": built.version, "fingerprint": built.fingerprint, "path": built.path}
+        emit_event(PUBLISHED, {"prefect.resource.id": dataset_resource(settings.name)}, payload=told)
     training = train_task(settings.train, built.path, runs) if settings.train else None
     return built.model_dump(mode="json") | {"flow_run": runtime.flow_run.id, "training": training}
 

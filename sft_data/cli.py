@@ -11,6 +11,7 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Collection
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -273,6 +274,87 @@ def run(
         print_training(_out(), told["training"])
 
 
+_UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+
+def _interval_of(text: str | timedelta) -> timedelta:
+    """A time between runs, as people write it."""
+    found = re.fullmatch(r"(\d+) *([mhdw])", str(text).strip())
+    if isinstance(text, timedelta) or found is None or not int(found[1]):
+        raise typer.BadParameter(f"{text!r} is no interval; write 30m, 6h, 1d or 2w")
+    return timedelta(**{_UNITS[found[2]]: int(found[1])})
+
+
+def _shown(interval: timedelta) -> str:
+    minutes = int(interval.total_seconds()) // 60
+    size, unit = next((size, unit) for size, unit in ((1440, "d"), (60, "h"), (1, "m")) if minutes % size == 0)
+    return f"{minutes // size}{unit}"
+
+
+@app.command(epilog="Example: sft-data deploy pipelines/quickstart.yaml --cron '0 3 * * *' --timezone Europe/Berlin")
+def deploy(
+    pipeline: PipelineFile,
+    overrides: Overrides = None,
+    store: Store = None,
+    key_file: KeyFile = None,
+    workers: Workers = None,
+    engine: EngineName = "local",
+    address: Address = None,
+    memory: Memory = 512 << 20,
+    runs: Annotated[Path, typer.Option("--runs", help="Folder of training runs.")] = Path("runs"),
+    cron: Annotated[
+        list[str] | None, typer.Option("--cron", help="When to run, such as '0 3 * * *'; may be given again.")
+    ] = None,
+    timezone: Annotated[str, typer.Option("--timezone", help="Time zone of --cron, such as Asia/Shanghai.")] = "UTC",
+    every: Annotated[
+        timedelta | None,
+        typer.Option("--every", metavar="TIME", parser=_interval_of, help="Run in this interval: 30m, 6h, 1d, 2w."),
+    ] = None,
+    after: Annotated[
+        list[str] | None,
+        typer.Option("--after", metavar="NAME", help="Run when this dataset has a new version; may be given again."),
+    ] = None,
+    name: Annotated[str | None, typer.Option("--name", help="Of the deployment. Default: the dataset's.")] = None,
+    pool: Annotated[
+        str | None,
+        typer.Option("--pool", help="A Prefect work pool whose workers run it. Default: this command stays and does."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Let a Prefect server run a pipeline by the clock, or when another dataset has a new version."""
+    from sft_data.engine import cores
+    from sft_data.pipeline import load_pipeline
+    from sft_data.train.config import load_train_config
+
+    settings = load_pipeline(pipeline, overrides or [])
+    if settings.train:
+        load_train_config(Path(settings.train))
+    _flow()
+    from flows.deploy import deployment_of, register, schedules_of, serve_until_stopped
+
+    parameters = {
+        "pipeline": str(pipeline.absolute()), "store": store, "workers": workers or cores(), "overrides": overrides,
+        "runs": str(runs), "engine": engine, "address": address, "memory": memory,
+    }  # fmt: skip
+    env = {"SFT_DATA_KEY_FILE": str(key_file.absolute())} if key_file else {}
+    schedules = schedules_of(cron or [], every, timezone)
+    made = deployment_of(parameters, name or settings.name, schedules, after or [], pool, env)
+    told = {"deployment": f"sft-data/{made.name}", "id": register(made), "pool": pool, "folder": str(Path.cwd())}
+    when = [f"at {each} ({timezone})" for each in cron or []] + ([f"every {_shown(every)}"] if every else [])
+    when += [f"after each new version of {dataset}" for dataset in after or []]
+    if json:
+        _print(told | {"when": when})
+    else:
+        where = f"by: prefect worker start --pool '{pool}'" if pool else "here, until Ctrl-C"
+        lines = [
+            f"{told['deployment']} runs {', '.join(when) or 'when it is asked to'}",
+            f"Runs start {where}. At once: prefect deployment run '{told['deployment']}'",
+        ]
+        _out().print("\n".join(lines), markup=False, soft_wrap=True)
+    if not pool:
+        serve_until_stopped(made)
+
+
 def _flow() -> Any:  # noqa: ANN401  # a Prefect flow, importable only with the extra
     # Prefect reads its settings at import. What the user has set stays.
     for name, value in {
@@ -285,7 +367,7 @@ def _flow() -> Any:  # noqa: ANN401  # a Prefect flow, importable only with the 
         from flows.curate import curate
     except ImportError as error:
         if error.name and error.name.split(".")[0] == "prefect":
-            raise MissingExtraError("`sft-data run`", "prefect") from None
+            raise MissingExtraError("Prefect flows", "prefect") from None
         raise
     return curate
 
