@@ -11,6 +11,7 @@ import numpy.typing as npt
 import polars as pl
 from pydantic import Field, field_validator
 
+from sft_data.dedup.cosines import Bound, products
 from sft_data.dedup.joining import join
 from sft_data.dedup.models import checked_model, model_contents, model_copies, pinned_model, text_vectors
 from sft_data.dedup.parts import Side, side_text
@@ -54,8 +55,8 @@ class SemanticDedup(StageConfig):
     With TF-IDF every near pair is found: rows are looked up by their rarest features, and what these sum up to rules
     out most of the rows met (`joining.py`). 52,000 rows of Alpaca take 1 CPU second, a million made of halves of real
     ones 80. Memory is 4 bytes a feature (a word, or two in a row), up to 4 more for the rarer ones, and about 80 a row.
-    The vectors of a model are compared with those of all kept rows, block by block: a byte a dimension, and time that
-    grows with the square of the rows; a million would take hours.
+    The vectors of a model are compared with those of all kept rows, block by block, by short forms that rule out most
+    pairs (`cosines.py`): a byte a dimension and 320 a kept row, and time that grows with the square of the rows.
     """
 
     revision: ClassVar[int] = 3  # TF-IDF: every near pair is found
@@ -128,7 +129,7 @@ class _Side:
 
     def __init__(self, vectors: Bytes, numbers: npt.NDArray[Any]) -> None:
         self.vectors, self.numbers = vectors, numbers
-        self.lengths = np.array([np.sqrt(float(v @ v)) for v in vectors.astype(np.int64)])
+        self.lengths = np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.int64).astype(np.float64))
 
     def near(self, rows: I64, others: I64, threshold: float) -> tuple[I64, I64]:
         """Pairs of `rows` and `others` (places in both) whose vectors may be near."""
@@ -139,7 +140,7 @@ class _Side:
 
     def cosine(self, left: I64, right: I64) -> F64:
         """Cosines of pairs of rows; 1 where both are empty, 0 where one is or where their numbers differ."""
-        dots = (self.vectors[left].astype(np.int64) * self.vectors[right].astype(np.int64)).sum(axis=1)
+        dots = products(self.vectors, left, right)
         found = np.minimum(1.0, np.round(dots / np.maximum(self.lengths[left] * self.lengths[right], 1.0), 9))
         found[(self.lengths[left] == 0) & (self.lengths[right] == 0)] = 1.0
         found[self.numbers[left] != self.numbers[right]] = 0.0
@@ -150,11 +151,16 @@ def _greedy(sides: Sequence[_Side], order: I64, threshold: float, twin: I64, sco
     """Go through the rows in `order`; remove a row that is near a row kept before it, keep it otherwise."""
     kept: I64 = np.empty(len(order), dtype=np.int64)
     many = 0
+    bound = Bound(sides[0].vectors, sides[0].lengths, order)
+    kept_short = np.empty((len(order), bound.width), dtype=np.float32)
     for start in range(0, len(order), _BLOCK):
         block = order[start : start + _BLOCK]
+        short = bound.short(block)
         for first in range(0, many, _KEPT):
-            older = kept[first : min(many, first + _KEPT)]
-            left, right, found = _pairs(sides, block, older, threshold)
+            end = min(many, first + _KEPT)
+            older = kept[first:end]
+            maybe = bound.near(short, kept_short[first:end], threshold)
+            left, right, found = _pairs(sides, block, older, threshold, maybe)
             for row, other, near in zip(block[left].tolist(), older[right].tolist(), found.tolist(), strict=True):
                 if near > score[row]:
                     twin[row], score[row] = other, near
@@ -166,12 +172,18 @@ def _greedy(sides: Sequence[_Side], order: I64, threshold: float, twin: I64, sco
                 twin[row], score[row] = other, near
         stay = block[twin[block] < 0]
         kept[many : many + len(stay)] = stay
+        kept_short[many : many + len(stay)] = short[twin[block] < 0]
         many += len(stay)
 
 
-def _pairs(sides: Sequence[_Side], rows: I64, others: I64, threshold: float) -> tuple[I64, I64, F64]:
-    """Pairs that are near on every side, by row and then by the claim of the other; the lowest of their cosines."""
-    left, right = sides[0].near(rows, others, threshold)
+def _pairs(
+    sides: Sequence[_Side], rows: I64, others: I64, threshold: float, maybe: tuple[I64, I64] | None = None
+) -> tuple[I64, I64, F64]:
+    """Pairs that are near on every side, by row and then by the claim of the other; the lowest of their cosines.
+
+    `maybe` are those that could be, where that is known.
+    """
+    left, right = sides[0].near(rows, others, threshold) if maybe is None else maybe
     found = np.ones(len(left), dtype=np.float64)
     for side in sides:
         found = np.minimum(found, side.cosine(rows[left], others[right]))
