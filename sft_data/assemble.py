@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from sft_data import steps as work_of
 from sft_data.cells import FileRef, Task, map_arrow, write_parquet
@@ -20,6 +21,7 @@ from sft_data.pack.curriculum import values_of
 from sft_data.pack.plan import Pack, plan
 from sft_data.pack.shards import TokenReader, pack_frame, stream_names, write_stream
 from sft_data.plan import LAYOUT
+from sft_data.row_sizes import cuts
 from sft_data.steps import Piece
 
 if TYPE_CHECKING:
@@ -32,6 +34,10 @@ SPLITS = ("train", "validation", "test")
 
 # Rows of a published Parquet file: 16,384 conversations are some ten megabytes.
 FILE_ROWS = 16_384
+# Bytes of its texts: long conversations come in fewer rows, so that a worker's memory stays that of short ones.
+FILE_BYTES = 64 * 2**20
+# Bytes (compressed) and number of the files that are measured together: a worker's share, and many small ledgers.
+_MEASURED_BYTES, _MEASURED_FILES = 2**24, 256
 # Tokens of a published Arrow file: 8 million of them, with their labels, are 64 MB.
 FILE_TOKENS = 2**23
 # What decides the bytes of these files besides their content: part of every cell's key.
@@ -45,28 +51,35 @@ class _Table:
     files: tuple[FileRef, ...]  # one per shard
     splits: tuple[FileRef, ...]  # the files whose column `split` tells each row's split
     counts: tuple[int, ...]  # rows of the wanted split in each
+    sizes: NDArray[np.int64]  # bytes of each of these rows
 
 
 def write(step: Step, work: Work, above: Sequence[StepResult]) -> Mapping[str, FileRef]:
     """Conversations, tokens and sidecars by split, and the ledgers: path in the version -> file."""
     shards = above[-1].shards
+    sidecars = [shard.tables["sidecar"] for shard in shards if "sidecar" in shard.tables]
+    ledgers = {
+        folder: [ref for result in above for ref in getattr(result, name)]
+        for name, folder in (("rejected", "rejections"), ("edited", "edits"))
+    }
+    refs = [shard.rows for shard in shards]
+    light = sum(ref.rows for ref in refs) < FILE_ROWS and sum(ref.bytes for ref in refs) < FILE_BYTES
+    every = [*refs, *sidecars, *(ref for ledger in ledgers.values() for ref in ledger)]
+    told = _measured(step, work, every, light=light)
     jobs: dict[str, list[Piece]] = {}
     named: dict[Path, FileRef] = {}
     for split in SPLITS:
-        rows = _table(work, [s.rows for s in shards], [s.rows for s in shards], split)
-        jobs |= _by_rows(work, rows, split, f"conversations/{split}", named)
-        if shards and "sidecar" in shards[0].tables:
-            jobs |= _token_jobs(work, shards, split, named)
-    for name in ("rejected", "edited"):
-        refs = tuple(ref for result in above for ref in getattr(result, name))
-        ledger = _Table(refs, (), tuple(ref.rows for ref in refs))
-        jobs |= _by_rows(work, ledger, None, {"rejected": "rejections", "edited": "edits"}[name], named)
+        rows = _table(refs, told, split)
+        jobs |= _by_size(work, rows, split, f"conversations/{split}", named)
+        if sidecars:
+            jobs |= _token_jobs(work, shards, told, split, named)
+    for folder, ledger in ledgers.items():
+        jobs |= _by_size(work, _table(ledger, told, None), None, folder, named)
     work.watch.begin(step, len(jobs))
     weighted = any(
         _has_weights(shard.tables["tokens"].path(work.cache)) for shard in shards if "tokens" in shard.tables
     )
     tasks = [_rechunk_task(path, pieces, named, weighted=weighted) for path, pieces in jobs.items()]
-    light = sum(shard.rows.rows for shard in shards) < FILE_ROWS
     cells = work.engine.run(work.cache, tasks, lambda _: work.watch.advance(), light=light)
     return {path: next(iter(cell.files.values())) for path, cell in zip(jobs, cells, strict=True)}
 
@@ -192,30 +205,71 @@ def _under(files: Mapping[str, FileRef], prefix: str) -> list[FileRef]:
     return [ref for path, ref in sorted(files.items()) if path.startswith(prefix) and not path.endswith(".json")]
 
 
-def _table(work: Work, files: Sequence[FileRef], splits: Sequence[FileRef], split: str) -> _Table:
-    counts = tuple(
-        int((pl.read_parquet(ref.path(work.cache), columns=["split"])["split"] == split).sum()) for ref in splits
-    )
-    return _Table(tuple(files), tuple(splits), counts)
-
-
-def _token_jobs(work: Work, shards: Sequence[Shard], split: str, named: dict[Path, FileRef]) -> dict[str, list[Piece]]:
-    sidecars = [shard.tables["sidecar"] for shard in shards]
-    sidecar = _table(work, sidecars, sidecars, split)
-    lengths = [
-        pl.read_parquet(ref.path(work.cache), columns=["split", "tokens"]).filter(pl.col("split") == split)["tokens"]
-        for ref in sidecars
+def _measured(step: Step, work: Work, refs: Sequence[FileRef], *, light: bool) -> dict[FileRef, pl.DataFrame]:
+    """The bytes of every row of some files, with its split and tokens where the file tells them."""
+    groups: list[list[FileRef]] = []
+    size = 0
+    for ref in dict.fromkeys(refs):
+        if not groups or size + ref.bytes > _MEASURED_BYTES or len(groups[-1]) == _MEASURED_FILES:
+            groups.append([])
+            size = 0
+        groups[-1].append(ref)
+        size += ref.bytes
+    tasks = [
+        Task(
+            digest("measure", _MADE_BY, [ref.sha256 for ref in group]),
+            f"sizes of rows, {number}",
+            work_of.measure,
+            ([ref.path(work.cache) for ref in group],),
+            inputs=tuple(group),
+            cost=sum(ref.bytes for ref in group),
+        )
+        for number, group in enumerate(groups)
     ]
-    total = np.concatenate([s.to_numpy() for s in lengths]) if lengths else np.zeros(0, np.int32)
-    tokens = _Table(tuple(shard.tables["tokens"] for shard in shards), tuple(sidecars), sidecar.counts)
-    cuts = _token_cuts(total)
-    jobs = _by_rows(work, sidecar, split, f"sidecar/{split}", named)
-    for name, (start, stop) in zip(stream_names(len(cuts) - 1), pairwise(cuts), strict=True):
+    work.watch.begin(step, len(tasks))
+    cells = work.engine.run(work.cache, tasks, lambda _: work.watch.advance(), light=light)
+    told: dict[FileRef, pl.DataFrame] = {}
+    for group, cell in zip(groups, cells, strict=True):
+        table, start = map_arrow(cell.files["sizes.arrow"].path(work.cache)), 0
+        for ref in group:
+            told[ref] = table.slice(start, ref.rows)
+            start += ref.rows
+    return told
+
+
+def _table(
+    files: Sequence[FileRef], told: Mapping[FileRef, pl.DataFrame], split: str | None, splits: Sequence[FileRef] = ()
+) -> _Table:
+    """The rows of a split (None: all) in `files`; `splits` tells it where they do not themselves."""
+    splits = splits or files
+    wanted = [_of_split(told[ref], told[teller], split) for ref, teller in zip(files, splits, strict=True)]
+    sizes = np.concatenate([np.zeros(0, np.int64), *(rows["bytes"].to_numpy() for rows in wanted)])
+    return _Table(tuple(files), tuple(splits), tuple(rows.height for rows in wanted), sizes)
+
+
+def _of_split(rows: pl.DataFrame, teller: pl.DataFrame, split: str | None) -> pl.DataFrame:
+    return rows if split is None else rows.filter(teller["split"] == split)
+
+
+def _token_jobs(
+    work: Work,
+    shards: Sequence[Shard],
+    told: Mapping[FileRef, pl.DataFrame],
+    split: str,
+    named: dict[Path, FileRef],
+) -> dict[str, list[Piece]]:
+    sidecars = [shard.tables["sidecar"] for shard in shards]
+    sidecar = _table(sidecars, told, split)
+    lengths = [_of_split(told[ref], told[ref], split)["tokens"].to_numpy() for ref in sidecars]
+    tokens = _Table(tuple(shard.tables["tokens"] for shard in shards), tuple(sidecars), sidecar.counts, sidecar.sizes)
+    begin = _token_cuts(np.concatenate(lengths))
+    jobs = _by_size(work, sidecar, split, f"sidecar/{split}", named)
+    for name, (start, stop) in zip(stream_names(len(begin) - 1), pairwise(begin), strict=True):
         jobs[f"tokens/{split}/{name}"] = list(_pieces(work, tokens, split, start, stop, named))
     return jobs
 
 
-def _token_cuts(lengths: np.ndarray[Any, Any]) -> list[int]:
+def _token_cuts(lengths: NDArray[Any]) -> list[int]:
     """Row numbers at which a new file of about FILE_TOKENS tokens starts, with 0 and the number of rows."""
     if len(lengths) == 0:
         return [0]
@@ -223,13 +277,13 @@ def _token_cuts(lengths: np.ndarray[Any, Any]) -> list[int]:
     return [0, *(np.flatnonzero(np.diff(file)) + 1).tolist(), len(lengths)]
 
 
-def _by_rows(
+def _by_size(
     work: Work, table: _Table, split: str | None, folder: str, named: dict[Path, FileRef]
 ) -> dict[str, list[Piece]]:
-    total = sum(table.counts)
+    """Files of at most FILE_ROWS rows and about FILE_BYTES: where they end follows from the rows alone."""
     return {
-        f"{folder}/{number:05d}.parquet": list(_pieces(work, table, split, start, min(start + FILE_ROWS, total), named))
-        for number, start in enumerate(range(0, total, FILE_ROWS))
+        f"{folder}/{number:05d}.parquet": list(_pieces(work, table, split, start, stop, named))
+        for number, (start, stop) in enumerate(pairwise(cuts(table.sizes, FILE_ROWS, FILE_BYTES)))
     }
 
 

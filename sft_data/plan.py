@@ -19,7 +19,7 @@ from sft_data.store.manifest import InputFile
 __all__ = ["Reading", "Step", "plan", "plan_reading"]
 
 # Bump when the layout of the published files changes: it is part of every version's fingerprint.
-LAYOUT = 2
+LAYOUT = 3
 
 
 @dataclass(frozen=True)

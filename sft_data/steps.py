@@ -16,11 +16,24 @@ import polars as pl
 from sft_data.cells import map_arrow, write_arrow, write_batches, write_parquet
 from sft_data.dedup.older import ComparesOlder, Gathers, LooksUp, Older, older_frames
 from sft_data.formats.ingest import Unit, read_units
+from sft_data.row_sizes import row_bytes
 from sft_data.schema import EDITS, REJECTIONS, conform
 from sft_data.sources.settings import Source
 from sft_data.stage import DatasetStage, Decision, Outcome, ShardStage, apply_decision, run_stage
 
-__all__ = ["Piece", "decide", "decided", "gather", "look_up", "read", "rechunk", "sketch", "sketch_older", "stage"]
+__all__ = [
+    "Piece",
+    "decide",
+    "decided",
+    "gather",
+    "look_up",
+    "measure",
+    "read",
+    "rechunk",
+    "sketch",
+    "sketch_older",
+    "stage",
+]
 
 # What a decision's rejections hold, one row per rejected row of a shard.
 _REJECTED = pl.Schema(
@@ -32,6 +45,9 @@ _REJECTED = pl.Schema(
         "score": pl.Float64(),
     }
 )
+
+# What files of a version are cut by.
+_SIZES = pl.Schema({"bytes": pl.Int64(), "split": pl.String(), "tokens": pl.Int64()})
 
 
 def read(folder: Path, units: Sequence[Unit], source: Source, format_name: str, shard_rows: int) -> dict[str, Any]:
@@ -137,6 +153,16 @@ class Piece:
         if self.split is not None:
             table = table.filter(pl.read_parquet(self.split, columns=["split"])["split"] == self.name)
         return table.slice(self.start, self.count)
+
+
+def measure(folder: Path, files: Sequence[Path]) -> dict[str, Any]:
+    """The bytes of every row of some files, one behind the other, with the split and the tokens that the files tell."""
+    told = [pl.DataFrame(schema=_SIZES)]
+    for file in files:
+        frame = pl.read_parquet(file)
+        told.append(pl.DataFrame([row_bytes(frame), *(frame[name] for name in ("split", "tokens") if name in frame)]))
+    write_arrow(pl.concat(told, how="diagonal_relaxed").select(*_SIZES), folder / "sizes.arrow")
+    return {}
 
 
 def rechunk(folder: Path, pieces: Sequence[Piece], name: str, weighted: bool) -> dict[str, Any]:  # noqa: FBT001

@@ -17,6 +17,7 @@ RIVER = [
     ["config_file"],
     ["words"],
     ["hashing"],
+    ["row_sizes"],
     ["schema"],
     ["stage"],
     ["fingerprint"],

@@ -32,7 +32,7 @@ __all__ = ["CODES", "CONVERTERS", "REVISION", "Unit", "read_unit", "read_units",
 
 # Bytes of a working shard: long conversations come in fewer rows, so that memory stays that of short ones.
 SHARD_BYTES = 64 * 2**20
-REVISION = 3  # bump when the same file becomes other conversations: part of the fingerprint
+REVISION = 4  # bump when the same file becomes other conversations: part of the fingerprint
 
 
 class Converter(Protocol):

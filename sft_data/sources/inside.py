@@ -14,6 +14,7 @@ import lzma
 import os
 import tarfile
 import threading
+import weakref
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -39,6 +40,7 @@ class _Held:
 
     def __init__(self, path: Path, kind: Literal["zip", "tar"], limit: int) -> None:
         self.files = ExitStack()
+        weakref.finalize(self, self.files.close)  # also when the process or the thread ends
         try:
             if kind == "zip":
                 archive = self.files.enter_context(zipfile.ZipFile(path))

@@ -26,6 +26,7 @@ from sft_data.sources.streams import Damage
 __all__ = ["read_arrow", "read_csv", "read_parquet", "read_yaml"]
 
 _NO_ROWS = np.zeros(0, np.int64)
+_BATCH_BYTES = 16 * 2**20  # of a binary table that become rows at a time: long rows come fewer at a time
 _YAML_BYTES = 256 * 2**20  # YAML is read whole: a larger file is refused
 csv.field_size_limit(2**31 - 1)  # rows are bounded by max_row_bytes, not by a limit inside the csv module
 
@@ -150,9 +151,17 @@ def read_parquet(opened: Opened, batch: int) -> Iterator[Rows]:
 
     def batches() -> Iterator[pa.RecordBatch]:
         with nullcontext(opened) if isinstance(opened, Path) else _stream(opened) as stream:
-            yield from pq.ParquetFile(stream).iter_batches(batch)
+            file = pq.ParquetFile(stream)
+            yield from file.iter_batches(min(batch, _rows_at_a_time(file.metadata)))
 
     return _read_batches(batches)
+
+
+def _rows_at_a_time(told: pq.FileMetaData) -> int:
+    """Rows of about _BATCH_BYTES by what the file's own end says of its groups of rows, compression aside."""
+    groups = [told.row_group(number) for number in range(told.num_row_groups)]
+    longest = max((group.total_byte_size // max(1, group.num_rows) for group in groups), default=0)
+    return max(1, _BATCH_BYTES // max(1, longest))
 
 
 def read_arrow(opened: Opened, batch: int) -> Iterator[Rows]:
@@ -190,9 +199,11 @@ def _read_batches(batches: Callable[[], Iterator[pa.RecordBatch]]) -> Iterator[R
     try:
         for batch in batches():
             batch.validate(full=True)  # damaged offsets would be followed to anywhere
-            values = [_without_nulls(value) for value in batch.to_pylist()]
-            yield Rows(values, np.arange(row, row + len(values), dtype=np.int64))
-            row += len(values)
+            rows = max(1, batch.num_rows * _BATCH_BYTES // max(1, batch.nbytes))
+            for start in range(0, batch.num_rows, rows):
+                values = [_without_nulls(value) for value in batch.slice(start, rows).to_pylist()]
+                yield Rows(values, np.arange(row, row + len(values), dtype=np.int64))
+                row += len(values)
     except Damage as damage:
         yield Rows([], _NO_ROWS, [Broken(row, None, None, damage.code, damage.detail, None)])
     except (pa.ArrowException, OSError, ValueError) as error:

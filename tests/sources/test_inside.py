@@ -6,6 +6,8 @@ import gzip
 import io
 import json
 import os
+import subprocess
+import sys
 import tarfile
 import zipfile
 from pathlib import Path
@@ -119,3 +121,13 @@ def test_full_disk_while_unpacking_is_an_error_and_no_damage_of_the_archive(
     monkeypatch.setattr(inside, "SpooledTemporaryFile", Full)
     with pytest.raises(SourceError, match="no room to unpack"):
         open_member(packed(tmp_path / "a.tar.gz", 3), "tar", "m/000.jsonl", LIMIT)
+
+
+def test_archive_that_is_open_when_the_process_ends_is_closed_without_a_word(tmp_path: Path):
+    path = packed(tmp_path / "a.tar.gz", 3)
+    code = (
+        "import sys; from pathlib import Path; from sft_data.sources.inside import open_member\n"
+        f"with open_member(Path(sys.argv[1]), 'tar', 'm/000.jsonl', {LIMIT}) as member: member.read()"
+    )
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code, path], capture_output=True, text=True, check=True)
+    assert done.stderr == ""

@@ -7,9 +7,10 @@ import json
 import pickle
 from pathlib import Path
 
+import polars as pl
 import pytest
 
-from sft_data.sources import streams, units
+from sft_data.sources import streams, tables, units
 from sft_data.sources.files import find_files
 from sft_data.sources.settings import Source
 
@@ -52,3 +53,23 @@ def test_a_compressed_file_is_one_unit(tmp_path: Path, monkeypatch: pytest.Monke
     source = Source(name="s", path=str(tmp_path / "a.gz"))
     assert len(units.units(source, find_files(source))) == 1
     assert len(rows_of(source)) == 500
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.arrow"])
+@pytest.mark.parametrize("same", [True, False])
+def test_long_rows_of_a_binary_table_are_decoded_fewer_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, same: bool
+) -> None:
+    """Also where all are the same text, which Parquet holds once, so that the file says little of its size."""
+    texts = [("long " * 800 if i % 2 else "short") + ("" if same else f" {i}") for i in range(300)]
+    frame = pl.DataFrame({"prompt": texts, "response": [str(i) for i in range(300)]})
+    frame.write_parquet(tmp_path / name) if name == "a.parquet" else frame.write_ipc(tmp_path / name)
+    source = Source(name="s", path=str(tmp_path / name))
+    monkeypatch.setattr(tables, "_BATCH_BYTES", 20_000)
+    [unit] = units.units(source, find_files(source))
+    found = list(units.read_rows(unit, source))
+    assert [value["prompt"] for rows in found for value in rows.values] == texts
+    assert [int(number) for rows in found for number in rows.number] == list(range(300))
+    sizes = [sum(len(value["prompt"]) for value in rows.values) for rows in found]
+    assert len(sizes) > 25
+    assert max(sizes) < 30_000
