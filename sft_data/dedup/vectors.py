@@ -104,14 +104,17 @@ def embed(texts: pl.Series, model: str) -> Bytes:
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
+    said = (texts.str.strip_chars() != "").to_numpy()  # some models fail on a text without any token
     try:
-        found = encoder.encode(texts.to_list(), batch_size=1, show_progress_bar=False, convert_to_numpy=True)
+        every = [*texts.filter(said).to_list(), "a"]  # the last one tells the dimensions where all are empty
+        vectors = encoder.encode(every, batch_size=1, show_progress_bar=False, convert_to_numpy=True)
     finally:
         torch.set_num_threads(threads)
-    found = np.asarray(found, dtype=np.float64).reshape(len(texts), -1)
-    if found.shape[1] > MOST_DIMENSIONS:
-        raise ConfigError("model", [f"{model!r} has {found.shape[1]} dimensions; up to {MOST_DIMENSIONS} are possible"])
-    found[(texts.str.strip_chars() == "").to_numpy()] = 0.0
+    if vectors.shape[1] > MOST_DIMENSIONS:
+        told = f"{model!r} has {vectors.shape[1]} dimensions; up to {MOST_DIMENSIONS} are possible"
+        raise ConfigError("model", [told])
+    found = np.zeros((len(texts), vectors.shape[1]))
+    found[said] = vectors[:-1]
     return quantised(np.round(found, 5))
 
 

@@ -1,4 +1,7 @@
+import json
 import math
+import re
+import shutil
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -277,6 +280,80 @@ def test_identity_without_a_model_does_not_look_at_the_working_folder(
     monkeypatch.chdir(tmp_path)
     assert stage_identity(SemanticDedup()) == before
     assert stage_stamps(SemanticDedup()) == ()
+
+
+RICE, BOIL = "How do I cook rice?", "Boil it in water for a quarter of an hour."
+HAMLET, AROUND = "Who wrote Hamlet?", "Shakespeare wrote Hamlet around 1600."
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sentence-embedding model of a few words with weights by lot: texts of the same words are near."""
+    pytest.importorskip("sentence_transformers")
+    import torch
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+    names = ["[PAD]", "[UNK]", *dict.fromkeys(re.findall(r"\w+", " ".join([RICE, BOIL, HAMLET, AROUND]).lower()))]
+    marks = {"pad_token": "[PAD]", "unk_token": "[UNK]"}
+    tokenizer = Tokenizer(models.WordLevel({name: at for at, name in enumerate(names)}, unk_token=marks["unk_token"]))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    base, folder = tmp_path_factory.mktemp("base"), tmp_path_factory.mktemp("model")
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=64, **marks)
+    fast.save_pretrained(base)
+    config = BertConfig(
+        vocab_size=len(names), hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
+        max_position_embeddings=64, initializer_range=0.5,
+    )  # fmt: skip
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        BertModel(config).save_pretrained(base)
+    SentenceTransformer(modules=[Transformer(str(base)), Pooling(32)], device="cpu").save(str(folder))
+    return folder
+
+
+@pytest.mark.slow  # loads torch
+def test_semantic_dedup_with_a_model_removes_what_its_vectors_say_is_near(tiny: Path) -> None:
+    frame = conversations(
+        chat("a", BOIL, RICE),
+        chat("b", "For a quarter of an hour boil it in water.", "Rice: how do I cook it?"),
+        chat("c", AROUND, HAMLET),
+        chat("d", BOIL, " "),
+        chat("e", "", RICE),
+    )
+    stage = SemanticDedup(model=str(tiny), threshold=0.8)
+    outcome = run_dataset_stage(stage, frame)
+    assert outcome.kept["id"].to_list() == ["a", "c", "d", "e"]
+    assert outcome.rejected.select("id", "twin", "code").rows() == [("b", "a", "semantic-duplicate")]
+    assert 0.8 <= outcome.rejected["score"][0] < 1.0
+    one_by_one = [stage.sketch(frame[at : at + 1]) for at in range(frame.height)]
+    assert stage.decide(one_by_one).rejected.equals(stage.decide([stage.sketch(frame)]).rejected)
+    assert stage.sketch(frame[3:4])["prompt"].to_list() == [[0] * 32]
+
+
+@pytest.mark.slow  # loads torch
+@pytest.mark.parametrize("how", ["a module of its own", "a class of its own", "a pickle"])
+def test_the_code_of_a_model_is_never_run(how: str, tiny: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(tiny, folder)
+    (folder / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Evil: pass\n")
+    if how == "a module of its own":
+        modules = json.loads((folder / "modules.json").read_text())
+        modules[0]["type"] = "evil.Evil"
+        (folder / "modules.json").write_text(json.dumps(modules))
+    elif how == "a class of its own":
+        config = json.loads((folder / "config.json").read_text())
+        own = {"model_type": "evil", "auto_map": {"AutoConfig": "evil.Evil", "AutoModel": "evil.Evil"}}
+        (folder / "config.json").write_text(json.dumps(config | own))
+    else:
+        for weights in folder.rglob("*.safetensors"):
+            weights.rename(weights.with_name("pytorch_model.bin"))
+    with pytest.raises(ConfigError, match="cannot be loaded as a sentence-embedding model"):
+        run_dataset_stage(SemanticDedup(model=str(folder)), frame_of(["one two three"]))
+    assert not (tmp_path / "ran").exists()
 
 
 @pytest.mark.slow  # loads torch
