@@ -542,17 +542,24 @@ def evaluate(
     _tell(json, found, print_evaluation)
 
 
-@app.command(epilog="Example: sft-data tag quickstart@v3 released")
+@app.command(epilog="Example: sft-data tag quickstart@v3 released, or sft-data tag quickstart released --remove")
 def tag(
     version: Version,
     name: Annotated[str, typer.Argument(metavar="TAG", help="The tag; one that exists is moved.")],
+    remove: Annotated[bool, typer.Option("--remove", help="Take the tag away; the version stays.")] = False,
     store: Store = None,
     key_file: KeyFile = None,
     json: Json = False,
 ) -> None:
     """Give a version a name that does not move by itself."""
     from sft_data.store.manage import tag as put_tag
+    from sft_data.store.manage import untag
 
+    if remove:
+        dataset = version.partition("@")[0]
+        untag(_open(store), dataset, name)
+        _done(json, {"version": dataset, "tag": name, "removed": True}, f"{dataset} has no tag {name} any more")
+        return
     found = put_tag(_open(store), version, name)
     _done(json, {"version": found.version, "tag": name}, f"{found.version} is tagged {name}")
 

@@ -30,7 +30,7 @@ ABANDONED = 3_600.0
 
 
 def tag(store: Path, spec: str, name: str) -> VersionRef:
-    """Give the version `spec` the tag `name`; a tag that exists is moved."""
+    """Give the version `spec` the tag `name`; a tag that exists is moved. Writes nothing where it stands there."""
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9._-]{0,63}", name) or re.fullmatch(
         r"latest|v\d+|draft-.*|[0-9a-f]{4,}", name
     ):
@@ -41,6 +41,8 @@ def tag(store: Path, spec: str, name: str) -> VersionRef:
     found = resolve(store, spec)
     if found.number is None:
         raise StoreError(f"{found.version} is a draft; only published versions take tags")
+    if read_refs(store, found.name).tags.get(name) == found.number:
+        return found
     _move(
         store,
         found.name,
@@ -68,10 +70,15 @@ def untag(store: Path, dataset: str, name: str) -> None:
 
 
 def rollback(store: Path, spec: str) -> VersionRef:
-    """Make the version `spec` the latest. Deletes nothing; the next publish takes the next free number."""
+    """Make the version `spec` the latest. Deletes nothing; the next publish takes the next free number.
+
+    Writes nothing where it is the latest.
+    """
     found = resolve(store, spec)
     if found.number is None:
         raise StoreError(f"{found.version} is a draft; it cannot be the latest version")
+    if read_refs(store, found.name).latest == found.number:
+        return found
     _move(
         store,
         found.name,

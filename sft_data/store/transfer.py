@@ -16,11 +16,12 @@ from typing import IO
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from sft_data.disk import at_work
 from sft_data.errors import StoreError
 from sft_data.fingerprint import file_sha256
 from sft_data.report.model import Report
 from sft_data.store.card import render_card
-from sft_data.store.layout import BUILD, MANIFEST, NAME, REPORT_JSON, staging_prefix
+from sft_data.store.layout import BUILD, CACHE, MANIFEST, NAME, REPORT_JSON, staging_prefix
 from sft_data.store.log import unwritable
 from sft_data.store.manifest import Manifest
 from sft_data.store.publish import Published, seal
@@ -136,7 +137,7 @@ def import_version(store: Path, source: str | Path) -> Published:
     """
     if not is_url(source) and not Path(source).exists():
         raise StoreError(f"there is nothing at {source}: give an archive (.tar.zst), a version's folder or a URL")
-    with unwritable(store):
+    with unwritable(store), at_work(store / CACHE):  # gc leaves alone what is unpacked, however long that takes
         staging = store / f"{staging_prefix}{uuid.uuid4().hex[:12]}"
         staging.mkdir(parents=True)
         try:

@@ -163,9 +163,13 @@ COMMANDS: dict[str, Callable[[Place], Any]] = {
     "export": lambda place: [exported(place), exported(place, "--to", "trl-packed")],
     "train": trained,
     "evaluate": evaluated,
-    "tag": lambda place: place("tag", "mine@v1", "golden"),
+    "tag": lambda place: [
+        place("tag", "mine@v2", "passing"),
+        place("tag", "mine", "passing", "--remove"),
+        place("tag", "mine@v1", "golden"),
+    ],
     "rollback": lambda place: place("rollback", "mine@golden"),
-    "log": lambda place: [(entry["what"], entry["number"]) for entry in place("log")["entries"][2:]],
+    "log": lambda place: [(entry["what"], entry.get("number")) for entry in place("log")["entries"][2:]],
     "gc": lambda place: place("gc", "--remove"),
     "versions": lambda place: place("versions"),
 }

@@ -196,3 +196,13 @@ def test_gc_for_people_names_what_it_found(store, sft):
     assert "4 bytes would be freed" in told
     assert "freed" in sft("gc", "--remove", "--store", store).out
     assert "nothing to remove" in sft("gc", "--store", store).out
+
+
+def test_what_stands_there_already_is_not_written_again(store):
+    tag(store, "small@v1", "golden")
+    entries = read_log(store)
+    assert rollback(store, "small@v2").version == "small@v2"
+    assert tag(store, "small@golden", "golden").version == "small@v1"
+    assert read_log(store) == entries
+    tag(store, "small@v2", "golden")
+    assert read_log(store)[-1]["was"] == 1

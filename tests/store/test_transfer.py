@@ -9,6 +9,7 @@ import pytest
 from sft_data.errors import StoreError
 from sft_data.store import transfer
 from sft_data.store.log import read_log
+from sft_data.store.manage import gc
 from sft_data.store.read import load_manifest, resolve, versions
 from sft_data.store.transfer import export_archive, export_folder, export_version, import_version
 from sft_data.store.verify import verify
@@ -166,3 +167,20 @@ def test_import_of_a_draft_is_refused(version, tmp_path):
 def test_import_of_nothing_says_so(tmp_path):
     with pytest.raises(StoreError, match="there is nothing at"):
         import_version(tmp_path / "store", tmp_path / "nowhere")
+
+
+def test_gc_leaves_an_import_at_work_alone_whatever_the_clock_says(version, tmp_path, monkeypatch):
+    store, archive = tmp_path / "store", tmp_path / "a.tar.zst"
+    export_archive(version, archive)
+    real, found = transfer.verify, []
+
+    def meanwhile(staging):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("time.time", lambda: staging.stat().st_mtime + 10 * 365 * 86_400)
+            found.append(gc(store, remove=True, cache_days=0))
+        return real(staging)
+
+    monkeypatch.setattr(transfer, "verify", meanwhile)
+    assert import_version(store, archive).version == "small@v1"
+    assert [(each.busy, each.abandoned, each.removed) for each in found] == [(True, [], True)]
+    assert not gc(store).busy
