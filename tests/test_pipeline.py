@@ -95,6 +95,16 @@ def test_pipeline_setting_that_names_no_column_is_told_before_anything_is_read(t
     assert "lang_score" in problems(path)[3]
 
 
+@pytest.mark.parametrize("kind", ["exact-dedup", "near-dedup", "semantic-dedup"])
+def test_load_names_the_score_that_decides_between_duplicates_and_that_nobody_adds(tmp_path: Path, data: Path, kind):
+    start = f"name: d\nsources: [{{name: a, path: {data}}}]\nstages:\n"
+    best = f"  - {{kind: {kind}, keep: best, score: lang_score}}\n"
+    [problem] = problems(write(tmp_path, start + best))
+    assert problem.startswith("stages.0.score: there is no column `lang_score` here; put `detect-language` before it")
+    assert load_pipeline(write(tmp_path, start + "  - {kind: detect-language}\n" + best))
+    assert load_pipeline(write(tmp_path, start + f"  - {{kind: {kind}, score: lang_score}}\n"))
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [

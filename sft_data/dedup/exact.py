@@ -13,7 +13,7 @@ from pydantic import Field
 
 from sft_data.dedup.gathering import Portion, gather, portions
 from sft_data.dedup.older import OLDER, Older, read_older
-from sft_data.dedup.ranking import Keep, rank_columns, ranking
+from sft_data.dedup.ranking import Keep, rank_columns, ranked_by, ranking
 from sft_data.stage import Decision, StageConfig
 
 __all__ = ["ExactDedup", "same_layout"]
@@ -51,6 +51,9 @@ class ExactDedup(StageConfig):
     sources: tuple[str, ...] = Field((), description="sources whose rows are preferred, in this order, before `keep`")
     copies: int = Field(1, ge=1, description="how many rows with the same text stay, older ones counted")
     against: tuple[str, ...] = Field((), description=OLDER)
+
+    def reads(self) -> dict[str, str]:
+        return ranked_by(self.keep, self.score)
 
     def sketch(self, frame: pl.DataFrame) -> pl.DataFrame:
         texts = frame.select(_key_text(_ROLES[self.criterion])).to_series()

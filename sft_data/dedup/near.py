@@ -18,7 +18,7 @@ from sft_data.dedup.minhash import bands_by_datasketch, bands_for, bands_of_rows
 from sft_data.dedup.older import OLDER, Older, read_older
 from sft_data.dedup.parts import PARTS, part_texts
 from sft_data.dedup.prefixes import prefix_buckets
-from sft_data.dedup.ranking import Keep, rank_columns, ranking
+from sft_data.dedup.ranking import Keep, rank_columns, ranked_by, ranking
 from sft_data.dedup.shingles import shingle_sets
 from sft_data.stage import Decision, StageConfig
 
@@ -111,6 +111,9 @@ class NearDedup(StageConfig):
     ngram: int = Field(5, ge=1, le=32, description="units in one shingle: words, or characters of Chinese and the like")
     num_perm: int = Field(128, ge=16, le=1024, description="permutations of a MinHash signature")
     seed: int = Field(1, ge=0, lt=1 << 32, description="seed of the permutations")
+
+    def reads(self) -> dict[str, str]:
+        return ranked_by(self.keep, self.score)
 
     def sketch(self, frame: pl.DataFrame) -> pl.DataFrame:
         texts = part_texts(frame).get_columns()

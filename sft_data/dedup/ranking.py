@@ -12,9 +12,14 @@ import polars as pl
 from sft_data.dedup.parts import text_length
 from sft_data.errors import ConfigError
 
-__all__ = ["Keep", "rank_columns", "ranking"]
+__all__ = ["Keep", "rank_columns", "ranked_by", "ranking"]
 
 Keep = Literal["first", "longest", "best"]
+
+
+def ranked_by(keep: Keep, score: str) -> dict[str, str]:
+    """The setting that names the column which decides, and the column."""
+    return {"score": score} if keep == "best" else {}
 
 
 def rank_columns(frame: pl.DataFrame, keep: Keep, score: str, sources: Sequence[str]) -> list[pl.Expr]:

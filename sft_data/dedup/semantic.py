@@ -15,7 +15,7 @@ from sft_data.dedup.cosines import Bound, products
 from sft_data.dedup.joining import join
 from sft_data.dedup.models import checked_model, model_contents, model_copies, pinned_model, text_vectors
 from sft_data.dedup.parts import Side, side_text
-from sft_data.dedup.ranking import Keep, rank_columns, ranking
+from sft_data.dedup.ranking import Keep, rank_columns, ranked_by, ranking
 from sft_data.dedup.shingles import shingle_sets
 from sft_data.dedup.vectors import Bytes, rarity
 from sft_data.stage import Decision, StageConfig
@@ -89,6 +89,9 @@ class SemanticDedup(StageConfig):
 
     def contents(self) -> dict[str, str]:
         return model_contents(self.model)
+
+    def reads(self) -> dict[str, str]:
+        return ranked_by(self.keep, self.score)
 
     def sketch(self, frame: pl.DataFrame) -> pl.DataFrame:
         columns: list[pl.Series] = []
