@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -150,9 +151,19 @@ class Piece:
     def frame(self) -> pl.DataFrame:
         """The rows."""
         table = map_arrow(self.path) if self.path.suffix == ".arrow" else pl.read_parquet(self.path)
+        whole = table.estimated_size()
         if self.split is not None:
             table = table.filter(pl.read_parquet(self.split, columns=["split"])["split"] == self.name)
-        return table.slice(self.start, self.count)
+        table = table.slice(self.start, self.count)
+        return _alone(table) if table.estimated_size() * 2 < whole else table
+
+
+def _alone(frame: pl.DataFrame) -> pl.DataFrame:
+    """A copy that does not hold on to the rows beside its own: in polars a few rows keep all texts of their table."""
+    copy = BytesIO()
+    frame.write_ipc(copy)
+    copy.seek(0)
+    return pl.read_ipc(copy)
 
 
 def measure(folder: Path, files: Sequence[Path]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from sft_data.build import BuildResult, build
 from sft_data.engine import LocalEngine
 from sft_data.pipeline import parse_pipeline
 from sft_data.row_sizes import cuts, row_bytes
+from sft_data.steps import Piece
 from sft_data.store.verify import verify
 from tests.trees import ROOT, hashes
 
@@ -117,3 +118,15 @@ def test_version_is_cut_by_bytes_too_and_the_cut_follows_from_the_rows_alone(
         before = pl.concat([pl.read_parquet(path) for path in sorted(Path(whole.path).glob(f"{folder}/*.parquet"))])
         assert pl.concat(frames).equals(before)
     assert sum(int(row_bytes(pl.read_parquet(p)).sum()) > LIMIT for p in Path(cut[0].path).rglob("*.parquet")) <= 2
+
+
+@pytest.mark.parametrize("split", [None, "validation"])
+def test_rows_taken_out_of_a_shard_hold_on_to_no_other_row(tmp_path: Path, split: str | None):
+    texts = [f"{n} " * 3000 for n in range(100)]
+    shard = pl.DataFrame({"text": texts, "split": ["validation" if n in {41, 77} else "train" for n in range(100)]})
+    shard.write_parquet(tmp_path / "rows.parquet")
+    piece = Piece(tmp_path / "rows.parquet", 1 if split else 77, 1, tmp_path / "rows.parquet" if split else None, split)
+    frame = piece.frame()
+    assert frame["text"].to_list() == [texts[77]]
+    column = frame["text"].to_arrow(compat_level=pl.CompatLevel.newest())
+    assert sum(buffer.size for buffer in column.buffers() if buffer) < 3 * len(texts[77])
