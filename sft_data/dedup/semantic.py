@@ -119,12 +119,17 @@ class SemanticDedup(StageConfig):
         columns = [[sketch[side] for sketch in sketches if sketch.height] for side in sides]
         # nothing is said of rows that ask nothing
         if self.model:
-            vectors = [np.concatenate([np.stack(part.to_list()).astype(np.int8) for part in each]) for each in columns]
+            vectors = [np.concatenate(list(map(_matrix, each))) for each in columns]
             said = [_Side(*side) for side in zip(vectors, numbers, strict=True)]
             _greedy(said, order[said[0].lengths[order] > 0], self.threshold, twin, score)
         else:
             sets = [rarity(each) for each in columns]
             join(list(zip(sets, numbers, strict=True)), order[sets[0].norms[order] > 0], self.threshold, twin, score)
+
+
+def _matrix(vectors: pl.Series) -> Bytes:
+    """The vectors of a sketch: (rows, dimensions)."""
+    return vectors.explode(empty_as_null=False).to_numpy().reshape(len(vectors), -1)
 
 
 class _Side:

@@ -16,11 +16,13 @@ from __future__ import annotations
 import importlib
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numba
 import numpy as np
 import numpy.typing as npt
+import orjson
 import polars as pl
 
 from sft_data.dedup.shingles import shingle_sets
@@ -97,7 +99,7 @@ def quantised(vectors: npt.NDArray[np.floating[Any]]) -> Bytes:
 def embed(texts: pl.Series, model: str) -> Bytes:
     """The model's vector of each text. Texts go through it one by one on one thread: a batch would change last bits.
 
-    Raises ConfigError where the extra is not installed, or the model is not there or too wide.
+    Raises ConfigError where the extra is not installed, and where the model is not there, too wide or damaged.
     """
     encoder = _load(model)
     import torch
@@ -115,6 +117,8 @@ def embed(texts: pl.Series, model: str) -> Bytes:
         raise ConfigError("model", [told])
     found = np.zeros((len(texts), vectors.shape[1]))
     found[said] = vectors[:-1]
+    if not np.isfinite(found).all():
+        raise ConfigError("model", [f"{model!r} gives vectors that are not made of numbers (NaN): it is damaged"])
     return quantised(np.round(found, 5))
 
 
@@ -124,13 +128,31 @@ def _load(model: str) -> Any:  # noqa: ANN401  # an optional library
         library = importlib.import_module("sentence_transformers")
     except ImportError as error:
         raise ConfigError("model", [NEEDS_EXTRA]) from error
+    _check_modules(Path(model))
     try:
         return library.SentenceTransformer(
             model, device="cpu", trust_remote_code=False, model_kwargs={"use_safetensors": True}
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError, ImportError, AttributeError, KeyError, TypeError) as error:
         told = f"{model!r} cannot be loaded as a sentence-embedding model: {str(error).splitlines()[0]}"
         raise ConfigError("model", [told]) from error
+
+
+def _check_modules(folder: Path) -> None:
+    """Refuse modules that are programs or pickles, whatever the library makes of them."""
+    told = f"{str(folder)!r} cannot be loaded as a sentence-embedding model"
+    try:
+        modules = orjson.loads((folder / "modules.json").read_bytes())
+        named = [(str(module["type"]), folder / str(module["path"])) for module in modules]
+    except FileNotFoundError:  # a model without modules: the library makes them
+        return
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError("model", [f"{told}: modules.json is not a list of modules: {error}"]) from error
+    for kind, place in named:
+        if not kind.startswith("sentence_transformers."):
+            raise ConfigError("model", [f"{told}: its module {kind!r} is a program of its own, which is never run"])
+        if list(place.glob("*.bin")) and not list(place.glob("*.safetensors")):
+            raise ConfigError("model", [f"{told}: its module {kind!r} has only a pickle (.bin); safetensors are read"])
 
 
 @numba.njit(cache=True, nogil=True)

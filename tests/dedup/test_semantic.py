@@ -335,7 +335,9 @@ def test_semantic_dedup_with_a_model_removes_what_its_vectors_say_is_near(tiny: 
 
 
 @pytest.mark.slow  # loads torch
-@pytest.mark.parametrize("how", ["a module of its own", "a class of its own", "a pickle"])
+@pytest.mark.parametrize(
+    "how", ["a module of its own", "a class of its own", "a pickle", "a pickle of a later module", "no list"]
+)
 def test_the_code_of_a_model_is_never_run(how: str, tiny: Path, tmp_path: Path) -> None:
     folder = tmp_path / "model"
     shutil.copytree(tiny, folder)
@@ -348,12 +350,34 @@ def test_the_code_of_a_model_is_never_run(how: str, tiny: Path, tmp_path: Path) 
         config = json.loads((folder / "config.json").read_text())
         own = {"model_type": "evil", "auto_map": {"AutoConfig": "evil.Evil", "AutoModel": "evil.Evil"}}
         (folder / "config.json").write_text(json.dumps(config | own))
-    else:
+    elif how == "a pickle":
         for weights in folder.rglob("*.safetensors"):
             weights.rename(weights.with_name("pytorch_model.bin"))
+    elif how == "a pickle of a later module":
+        modules = json.loads((folder / "modules.json").read_text())
+        dense = "sentence_transformers.sentence_transformer.modules.dense.Dense"
+        modules.append({"idx": 2, "name": "2", "path": "2_Dense", "type": dense})
+        (folder / "modules.json").write_text(json.dumps(modules))
+        (folder / "2_Dense").mkdir()
+        (folder / "2_Dense" / "pytorch_model.bin").write_bytes(b"\x80\x04.")
+    else:
+        (folder / "modules.json").write_text('{"0": 1}')
     with pytest.raises(ConfigError, match="cannot be loaded as a sentence-embedding model"):
         run_dataset_stage(SemanticDedup(model=str(folder)), frame_of(["one two three"]))
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.slow  # loads torch
+def test_a_damaged_model_says_so(tiny: Path, tmp_path: Path) -> None:
+    from safetensors.numpy import load_file, save_file
+
+    folder = tmp_path / "model"
+    shutil.copytree(tiny, folder)
+    [weights] = folder.rglob("*.safetensors")
+    whole = load_file(weights)
+    save_file({name: np.full_like(values, np.nan) for name, values in whole.items()}, weights, {"format": "pt"})
+    with pytest.raises(ConfigError, match="gives vectors that are not made of numbers"):
+        run_dataset_stage(SemanticDedup(model=str(folder)), frame_of(["one two three"]))
 
 
 @pytest.mark.slow  # loads torch
