@@ -17,7 +17,7 @@ from sft_data.dedup.models import checked_model, model_contents, model_copies, p
 from sft_data.dedup.parts import Side, side_text
 from sft_data.dedup.ranking import Keep, rank_columns, ranked_by, ranking
 from sft_data.dedup.shingles import shingle_sets
-from sft_data.dedup.vectors import Bytes, rarity
+from sft_data.dedup.vectors import Bytes, rarity, stacked
 from sft_data.stage import Decision, StageConfig
 
 __all__ = ["SemanticDedup"]
@@ -119,17 +119,12 @@ class SemanticDedup(StageConfig):
         columns = [[sketch[side] for sketch in sketches if sketch.height] for side in sides]
         # nothing is said of rows that ask nothing
         if self.model:
-            vectors = [np.concatenate(list(map(_matrix, each))) for each in columns]
+            vectors = [stacked(each) for each in columns]
             said = [_Side(*side) for side in zip(vectors, numbers, strict=True)]
             _greedy(said, order[said[0].lengths[order] > 0], self.threshold, twin, score)
         else:
             sets = [rarity(each) for each in columns]
             join(list(zip(sets, numbers, strict=True)), order[sets[0].norms[order] > 0], self.threshold, twin, score)
-
-
-def _matrix(vectors: pl.Series) -> Bytes:
-    """The vectors of a sketch: (rows, dimensions)."""
-    return vectors.explode(empty_as_null=False).to_numpy().reshape(len(vectors), -1)
 
 
 class _Side:

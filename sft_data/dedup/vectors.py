@@ -28,7 +28,7 @@ import polars as pl
 from sft_data.dedup.shingles import shingle_sets
 from sft_data.errors import ConfigError
 
-__all__ = ["NEEDS_EXTRA", "WIDTH", "Sets", "embed", "features", "projected", "quantised", "rarity"]
+__all__ = ["NEEDS_EXTRA", "WIDTH", "Sets", "embed", "features", "projected", "quantised", "rarity", "stacked"]
 
 NEEDS_EXTRA = "embedding models need the extra `semantic`: pip install 'sft-data[semantic]'"
 
@@ -94,6 +94,12 @@ def quantised(vectors: npt.NDArray[np.floating[Any]]) -> Bytes:
     """Each vector scaled so that its largest part is 127, in signed bytes."""
     largest = np.abs(vectors).max(axis=1, keepdims=True)
     return np.rint(vectors * (127.0 / np.where(largest > 0, largest, 1.0))).astype(np.int8)
+
+
+def stacked(columns: list[pl.Series]) -> Bytes:
+    """The vectors of a model in the sketches of several shards, none of them empty: (rows, dimensions)."""
+    parts = [column.explode(empty_as_null=False).to_numpy().reshape(len(column), -1) for column in columns]
+    return np.concatenate(parts)
 
 
 def embed(texts: pl.Series, model: str) -> Bytes:

@@ -13,7 +13,7 @@ from pydantic import Field, field_validator, model_validator
 
 from sft_data.dedup.models import checked_model, model_contents, model_copies, pinned_model, text_vectors
 from sft_data.dedup.parts import side_text
-from sft_data.dedup.vectors import projected, rarity
+from sft_data.dedup.vectors import projected, rarity, stacked
 from sft_data.errors import ConfigError
 from sft_data.scores import SCORED_BY, column_of, no_numbers, scores
 from sft_data.selection.clusters import clusters
@@ -284,4 +284,4 @@ def _plain(number: pl.Expr) -> pl.Expr:
 
 def _bytes(sketches: Sequence[pl.DataFrame]) -> npt.NDArray[np.int8]:
     full = [sketch["vector"] for sketch in sketches if sketch.height]
-    return np.concatenate([np.stack(column.to_list()).astype(np.int8) for column in full])
+    return stacked(full)
