@@ -694,6 +694,7 @@ def serve(
     json: Json = False,
 ) -> None:
     """Serve pages and JSON over a store: versions, reports, rows, differences, the log; until Ctrl-C."""
+    from sft_data.store.mirror import mirror_of
     from sft_data.web.access import access_file, people
 
     try:
@@ -704,7 +705,8 @@ def serve(
     place = store or "store"
     serving = Serving(place, access_file(store, access), host, port, certificate, certificate_key)
     serving.guard()
-    _open(store)
+    if (sealed := mirror_of(_open(store))) is not None:
+        sealed.key()
     with listen(serving) as opened:
         bound = opened.getsockname()[1]
         url = f"{'https' if certificate else 'http'}://{f'[{host}]' if ':' in host else host}:{bound}"

@@ -7,7 +7,8 @@
     ├── TokenizerError       a tokenizer or chat template cannot be used
     ├── EngineError          a worker died or a shard could not be finished
     ├── StoreError           a version is unknown, damaged, or the store cannot be written
-    │   └── GateError        a version was built but failed one of its gates
+    │   ├── GateError        a version was built but failed one of its gates
+    │   └── KeyNeededError   a store is sealed, and its key was not given
     ├── TrainError           training cannot start or must not go on
     └── MissingExtraError    an optional dependency is not installed
 
@@ -22,6 +23,7 @@ __all__ = [
     "ConfigError",
     "EngineError",
     "GateError",
+    "KeyNeededError",
     "MissingExtraError",
     "SftDataError",
     "SourceError",
@@ -70,6 +72,10 @@ class EngineError(SftDataError):
 
 class StoreError(SftDataError):
     """A version is unknown or damaged, or the store cannot be written."""
+
+
+class KeyNeededError(StoreError):
+    """A store is sealed, and its key was not given or is another one."""
 
 
 class GateError(StoreError):

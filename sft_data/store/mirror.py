@@ -34,7 +34,7 @@ from typing import Any
 
 import orjson
 
-from sft_data.errors import StoreError
+from sft_data.errors import KeyNeededError, StoreError
 from sft_data.fingerprint import file_sha256
 from sft_data.store.layout import BUILD, LOG, MANIFEST, NAME, draft_folder, version_folder
 from sft_data.store.log import chained, locked, now, read_log, unwritable, who
@@ -385,11 +385,11 @@ class Mirror:
             return None
         key = given_key()
         if key is None:
-            raise StoreError(
+            raise KeyNeededError(
                 f"{self.url} is sealed with the key {sealed['key']}: give it by --key-file FILE or in $SFT_DATA_KEY"
             )
         if key.id != sealed["key"]:
-            raise StoreError(f"{self.url} is sealed with the key {sealed['key']}, and the key given is {key.id}")
+            raise KeyNeededError(f"{self.url} is sealed with the key {sealed['key']}, and the key given is {key.id}")
         return key
 
     def _upload(self, staging: Path) -> str:

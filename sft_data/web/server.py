@@ -23,7 +23,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sft_data.chat.preview import Preview, preview, preview_pack, render_preview
-from sft_data.errors import SftDataError, StoreError
+from sft_data.errors import KeyNeededError, SftDataError, StoreError
 from sft_data.report.html import render_html
 from sft_data.screens import load_report
 from sft_data.store.diff import Diff, diff
@@ -141,7 +141,7 @@ class _Site:
             except RefusedError as refused:
                 return _json({"error": refused.told}, refused.status)
             except SftDataError as error:
-                return _json({"error": str(error)}, 404 if request.method == "GET" else 400)
+                return _json({"error": _told(error)}, _status(error, request))
 
         return run
 
@@ -160,8 +160,7 @@ class _Site:
                     return RedirectResponse(f"/login?next={quote(_target(request), safe='')}", 303)
                 return HTMLResponse(pages.error(self._frame(asker), refused.told), refused.status)
             except SftDataError as error:
-                status = 404 if request.method == "GET" else 400
-                return HTMLResponse(pages.error(self._frame(asker), str(error)), status)
+                return HTMLResponse(pages.error(self._frame(asker), _told(error)), _status(error, request))
 
         return run
 
@@ -338,6 +337,20 @@ class _Headers:
             await send(message)
 
         await self.app(scope, receive, sent)
+
+
+def _status(error: SftDataError, request: Request) -> int:
+    if isinstance(error, KeyNeededError):
+        return 503
+    return 404 if request.method == "GET" else 400
+
+
+def _told(error: SftDataError) -> str:
+    """Which key opens the store is for who runs the server, not for who asks."""
+    if not isinstance(error, KeyNeededError):
+        return str(error)
+    sys.stderr.write(f"error: {error}\n")
+    return "the store is sealed, and this server has not its key: whoever runs it must give it"
 
 
 def _json(found: BaseModel | dict[str, Any], status: int = 200) -> Response:

@@ -216,3 +216,61 @@ def test_verify_reads_what_is_stored_and_not_what_was_fetched_before(place):
     with place.as_here():
         files.pipe_file(path, whole)
     assert place("verify", "mine@v2")["ok"]
+
+
+def test_server_says_on_every_kind_of_place_what_the_commands_say(place):
+    told = {
+        "/api/versions": place("versions"), "/api/show/mine@v1": place("show", "mine@v1"),
+        f"/api/why/mine@v2?row={a_row(place)}": place("why", "mine@v2", a_row(place)),
+        "/api/diff?a=mine@v1&b=mine@v2": place("diff", "mine@v1", "mine@v2"),
+        "/api/verify/mine@v1": place("verify", "mine@v1"), "/api/log": place("log"),
+    }  # fmt: skip
+    with place.as_here():
+        asked = client(place)
+        for address, said in told.items():
+            found = asked.get(address)
+            assert (found.status_code, bare(found.json())) == (200, bare(said)), address
+        for page in ("/", "/version/mine@v1", "/report/mine@v2", "/preview/mine@v1?n=1", "/log"):
+            assert asked.get(page).status_code == 200
+        sent = {"version": "mine@v2", "tag": "by-web"}
+        assert asked.post("/api/tag", json=sent).json() == sent
+    assert "by-web" in {tag for each in place("versions")["versions"] for tag in each["tags"]}
+    place("tag", "mine", "by-web", "--remove")
+
+
+def test_server_without_the_key_of_a_sealed_store_says_so_to_who_runs_it(place, monkeypatch, capsys):
+    if "SFT_DATA_KEY" not in place.variables:
+        pytest.skip("this store is not sealed")
+    known = place("versions")
+    monkeypatch.setitem(place.variables, "SFT_DATA_CACHE", str(place.home / "stranger"))
+    monkeypatch.delitem(place.variables, "SFT_DATA_KEY")
+    with place.as_here():
+        asked = client(place)
+        for address in ("/api/show/mine@v1", "/version/mine@v1", "/report/mine@v1"):
+            found = asked.get(address)
+            assert found.status_code == 503
+            assert "whoever runs it must give it" in found.text
+            assert "sealed with the key" not in found.text
+        assert "give it by --key-file FILE or in $SFT_DATA_KEY" in capsys.readouterr().err
+    assert known["versions"]
+    assert "is sealed with the key" in refused(place, "serve", "--port", "0", "--access", place.home / "nobody.json")
+
+
+def client(place: Place) -> Any:
+    """A browser of a server on this store."""
+    testclient = pytest.importorskip("starlette.testclient")
+    from sft_data.web.server import Serving, application
+
+    serving = Serving(place.store, place.home / "access.json", "127.0.0.1")
+    known = {"origin": "http://127.0.0.1:8321"}
+    return testclient.TestClient(application(serving), "http://127.0.0.1:8321", headers=known)
+
+
+def refused(place: Place, *arguments: object) -> str:
+    """What a command says that ends with an error."""
+    with place.as_here() as patch, contextlib.redirect_stderr(io.StringIO()) as err:
+        patch.setattr(sys, "argv", ["sft-data", *map(str, arguments), "--store", place.store])
+        with pytest.raises(SystemExit) as stop:
+            main()
+    assert stop.value.code == 1
+    return err.getvalue()
