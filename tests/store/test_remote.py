@@ -131,6 +131,21 @@ def test_store_that_never_answers_is_an_error_with_its_address(version, bucket, 
         export_version(version, bucket)
 
 
+def test_address_where_nobody_answers_is_asked_twice(version, bucket, monkeypatch):
+    """The library of S3 asks five times itself before it says so."""
+    kind = type("EndpointConnectionError", (Exception,), {"__module__": "botocore.exceptions"})
+    asked = []
+
+    def nobody(*args, **kwargs):
+        asked.append(args)
+        raise kind("Could not connect to the endpoint URL")
+
+    monkeypatch.setattr(type(fsspec.filesystem("memory")), "cat_file", nobody)
+    with pytest.raises(StoreError, match="cannot be reached after 2 attempts: Could not connect"):
+        export_version(version, bucket)
+    assert len(asked) == 2
+
+
 def test_import_of_a_damaged_remote_version_publishes_nothing(version, bucket, tmp_path):
     export_version(version, bucket)
     files = fsspec.filesystem("memory")
