@@ -19,8 +19,8 @@ $(SET_UP): pyproject.toml constraints.txt
 demo: $(SET_UP)  ## set up, then build, report and train on samples/, offline
 	HF_HUB_OFFLINE=1 $(BIN)/sft-data run pipelines/quickstart.yaml
 
-test: $(SET_UP)  ## set up, then all fast tests
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
+test: $(SET_UP)  ## set up, then all fast tests, in as many processes as there are cores (at most four)
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
 
 slow: $(SET_UP)  ## the tests that take longer than about ten seconds, in a browser, or on a Ray cluster
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[ray,interop,semantic]'
