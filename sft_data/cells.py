@@ -137,7 +137,16 @@ def execute(cache: Path, task: Task, mark: str = "") -> Cell:
         error.add_note(f"while making {task.label}")
         raise
     finally:
+        _remove(draft)
+
+
+def _remove(draft: Path) -> None:
+    """Nothing of a draft stays, also where Ctrl-C comes twice (a library may raise it, and Python again behind it)."""
+    try:
         shutil.rmtree(draft, ignore_errors=True)
+    except (KeyboardInterrupt, SystemExit):
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
 
 
 # Files that this process has found whole, each with its stamp of then.

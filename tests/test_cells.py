@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,25 @@ def test_cell_whose_work_fails_leaves_nothing(tmp_path: Path):
         execute(tmp_path, Task(KEY, "broken", break_down, ()))
     assert find_cell(tmp_path, KEY) is None
     assert [p for p in tmp_path.rglob("*") if p.is_file()] == []
+
+
+def test_ctrl_c_that_comes_again_while_it_is_tidied_up_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def interrupted(folder: Path) -> dict[str, Any]:
+        (folder / "half").write_text("half")
+        raise KeyboardInterrupt
+
+    whole, calls = shutil.rmtree, []
+
+    def remove(path: Path, **how: Any) -> None:
+        calls.append(path)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        whole(path, **how)
+
+    monkeypatch.setattr(cells.shutil, "rmtree", remove)
+    with pytest.raises(KeyboardInterrupt):
+        execute(tmp_path, Task(KEY, "numbers", interrupted, ()))
+    assert list((tmp_path / "tmp").iterdir()) == []
 
 
 @pytest.mark.parametrize("harm", ["short", "gone", "no record", "empty record", "half a record"])

@@ -150,8 +150,8 @@ class _Part:
 
     @property
     def size(self) -> int:
-        """Bytes of its conversations in memory."""
-        return int(self.kept.estimated_size())
+        """Bytes of its conversations in memory, and of the texts of its rejections."""
+        return int(self.kept.estimated_size()) + sum(len(row["text"] or "") for row in self.rejected)
 
 
 def _outcome(parts: Sequence[_Part]) -> Outcome:

@@ -193,3 +193,14 @@ def test_outcomes_of_long_rows_hold_fewer_of_them(tmp_path: Path, monkeypatch: p
     rows = [{"instruction": "?", "output": 3}, {"instruction": "Yes?", "output": "x" * 50_000}]
     mixed = read(written(tmp_path, rows), format="alpaca")
     assert (mixed.kept.height, mixed.rejected["code"].to_list()) == (1, ["wrong-type"])
+
+
+def test_texts_of_rejected_rows_count_for_the_size_of_a_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ingest, "SHARD_BYTES", 40_000)
+    monkeypatch.setattr("sft_data.sources.streams.PIECE", 5_000)
+    lines = "".join("{broken " + "x" * (n % 700) + "\n" for n in range(1000))
+    found = outcomes(Source(name="s", path=str(written(tmp_path, lines)), format="alpaca"))
+    sizes = [int(outcome.rejected["text"].str.len_bytes().sum()) for outcome in found]
+    assert sum(outcome.rejected.height for outcome in found) == 1000
+    assert len(sizes) > 5
+    assert max(sizes) <= 40_000
