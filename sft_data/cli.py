@@ -19,7 +19,7 @@ import orjson
 import typer
 from rich.console import Console
 
-from sft_data.errors import MissingExtraError, SftDataError
+from sft_data.errors import MissingExtraError, SftDataError, StoreError
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -556,7 +556,9 @@ def tag(
     from sft_data.store.manage import untag
 
     if remove:
-        dataset = version.partition("@")[0]
+        dataset, at, _ = version.partition("@")
+        if at:
+            raise StoreError(f"a tag is taken from the dataset: sft-data tag {dataset} {name} --remove")
         untag(_open(store), dataset, name)
         _done(json, {"version": dataset, "tag": name, "removed": True}, f"{dataset} has no tag {name} any more")
         return

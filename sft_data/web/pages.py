@@ -23,7 +23,7 @@ from sft_data.web.guard import Asker
 
 __all__ = ["Frame", "difference", "error", "log", "login", "start", "story", "style", "version"]
 
-_DONE = {"tagged": "The tag is set.", "latest": "This version is the latest now."}
+_DONE = {"tagged": "The tag is set.", "untagged": "The tag is gone.", "latest": "This version is the latest now."}
 _KINDS = {
     "added": "kept rows that the old version never read",
     "removed": "kept rows of the old version that the new one never read",

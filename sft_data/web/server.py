@@ -29,7 +29,7 @@ from sft_data.screens import load_report
 from sft_data.store.diff import Diff, diff
 from sft_data.store.layout import REPORT_JSON
 from sft_data.store.log import acting_for
-from sft_data.store.manage import Garbage, History, gc, history, rollback, tag
+from sft_data.store.manage import Garbage, History, gc, history, rollback, tag, untag
 from sft_data.store.place import find_version, open_store, verify_version
 from sft_data.store.read import load_build, resolve, versions
 from sft_data.store.why import Story, why
@@ -100,6 +100,7 @@ def application(serving: Serving) -> ASGIApp:
         Route("/diff", site.page(Role.READER, site.diff), methods=read),
         Route("/log", site.page(Role.READER, site.log), methods=read),
         Route("/tag", site.page(Role.PUBLISHER, site.tag), methods=change),
+        Route("/untag", site.page(Role.PUBLISHER, site.untag), methods=change),
         Route("/rollback", site.page(Role.PUBLISHER, site.rollback), methods=change),
         Route("/login", site.ask_token, methods=read),
         Route("/login", site.login, methods=change),
@@ -113,6 +114,7 @@ def application(serving: Serving) -> ASGIApp:
         Route("/api/verify/{spec}", site.api(Role.READER, site.api_verify), methods=read),
         Route("/api/log", site.api(Role.READER, site.api_log), methods=read),
         Route("/api/tag", site.api(Role.PUBLISHER, site.api_tag), methods=change),
+        Route("/api/untag", site.api(Role.PUBLISHER, site.api_untag), methods=change),
         Route("/api/rollback", site.api(Role.PUBLISHER, site.api_rollback), methods=change),
         Route("/api/gc", site.api(Role.ADMIN, site.api_gc), methods=change),
     ]
@@ -135,7 +137,7 @@ class _Site:
         @wraps(answer)
         async def run(request: Request) -> Response:
             try:
-                asker = self.guard.check(request, needed)
+                asker = await run_in_threadpool(self.guard.check, request, needed)
                 await read_body(request)
                 return _json(await run_in_threadpool(self._acting, asker, answer, request))
             except RefusedError as refused:
@@ -152,7 +154,7 @@ class _Site:
         async def run(request: Request) -> Response:
             asker: Asker | None = None
             try:
-                asker = self.guard.check(request, needed)
+                asker = await run_in_threadpool(self.guard.check, request, needed)
                 await read_body(request)
                 return await run_in_threadpool(self._acting, asker, answer, request, asker)
             except RefusedError as refused:
@@ -215,6 +217,12 @@ class _Site:
         found = tag(self._open(), spec_of(given["version"]), given["tag"])
         return {"version": found.version, "tag": given["tag"]}
 
+    def api_untag(self, request: Request) -> dict[str, Any]:
+        given = fields(request, "version", "tag")
+        found = resolve(self._open(), spec_of(given["version"]))
+        untag(self._open(), found.name, given["tag"])
+        return {"version": found.name, "tag": given["tag"], "removed": True}
+
     def api_rollback(self, request: Request) -> dict[str, Any]:
         found = rollback(self._open(), spec_of(fields(request, "version")["version"]))
         return {"version": found.version, "latest": True}
@@ -262,6 +270,11 @@ class _Site:
         del asker
         told = self.api_tag(request)
         return _back(told["version"], "tagged")
+
+    def untag(self, request: Request, asker: Asker) -> Response:
+        del asker
+        self.api_untag(request)
+        return _back(fields(request, "version")["version"], "untagged")
 
     def rollback(self, request: Request, asker: Asker) -> Response:
         del asker

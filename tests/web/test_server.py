@@ -72,6 +72,7 @@ PAGES = [
 CHANGES: list[tuple[str, dict[str, Any], Role]] = [
     ("/api/tag", {"version": "quickstart@v1", "tag": "by-web"}, Role.PUBLISHER),
     ("/api/rollback", {"version": "quickstart@v1"}, Role.PUBLISHER),
+    ("/api/untag", {"version": "quickstart@v1", "tag": "by-web"}, Role.PUBLISHER),
     ("/api/gc", {}, Role.ADMIN),
 ]
 
@@ -94,6 +95,8 @@ def test_who_may_read_sees_every_page_and_who_has_no_token_none(store: Path, pag
 @pytest.mark.parametrize("role", [None, *Role])
 def test_a_change_needs_its_role(store: Path, path: str, sent: dict[str, Any], needed: Role, role: Role | None) -> None:
     known = bearer(store, "someone", role or Role.READER)
+    if path == "/api/untag":
+        tag(store, sent["version"], sent["tag"])
     before = (store / "log.jsonl").read_bytes()
     answer = client(store).post(path, json=sent, headers=known if role else {})
     allowed = role is not None and role.may(needed)
@@ -128,6 +131,19 @@ def test_the_log_names_the_person_who_asked(store: Path) -> None:
     tag(store, "quickstart@v2", "chosen")
     assert not read_log(store)[-1]["who"].startswith("maria")
     untag(store, "quickstart", "chosen")
+
+
+def test_a_tag_can_be_taken_away(store: Path) -> None:
+    asked = client(store, origin="http://127.0.0.1:8321")
+    tag(store, "quickstart@v1", "passing")
+    assert "Take passing away" in asked.get("/version/quickstart@v1").text
+    done = asked.post("/untag", data={"version": "quickstart@v1", "tag": "passing"})
+    assert (done.status_code, done.headers["location"]) == (303, "/version/quickstart@v1?done=untagged")
+    assert "The tag is gone." in asked.get(done.headers["location"]).text
+    again = asked.post("/api/untag", json={"version": "quickstart", "tag": "passing"})
+    assert again.status_code == 400
+    assert "quickstart has no tag 'passing'" in again.json()["error"]
+    assert read_log(store)[-1]["what"] == "untag"
 
 
 def test_rolling_back_moves_latest(store: Path) -> None:
