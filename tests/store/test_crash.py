@@ -146,8 +146,9 @@ def test_publish_on_a_full_disk_says_so_and_leaves_nothing(disk, tmp_path):
 def test_store_that_cannot_be_written_can_still_be_read(disk, tmp_path):
     store = disk / "store"
     published(store, tmp_path / "cells")
+    published(store, tmp_path / "newer", salt="3")
     subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
-    version = resolve(store, "small")
+    version = resolve(store, "small@v1")
     assert verify(version.folder).ok
     assert export_archive(version, tmp_path / "out.tar.zst").files > 20
     for change in (
