@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from sft_data.against import placed
 from sft_data.build import curate
+from sft_data.errors import NoSuchRowsError
 from sft_data.formats.ingest import read_unit
 from sft_data.pipeline import Pipeline
 from sft_data.plan import Reading, plan_reading
@@ -28,6 +29,7 @@ class DryRun(BaseModel):
     errors: list[str] = []
     sources: list[dict[str, Any]] = Field(default=[], description="name, format, files and bytes of each source")
     funnel: list[dict[str, Any]] = Field(default=[], description="rows in, kept and rejected by code of each step")
+    notes: list[str] = Field(default=[], description="what the first rows could not tell")
 
 
 def dry_run(pipeline: Pipeline, rows: int) -> DryRun:
@@ -39,12 +41,19 @@ def dry_run(pipeline: Pipeline, rows: int) -> DryRun:
         frame, line = _first_rows(reading, rows)
         frames.append(frame)
         funnel.append(line)
-    frame = pl.concat(frames)
+    frame, notes = pl.concat(frames), []
+    whole = all(line["rows_in"] < rows for line in funnel)
     stages: list[ShardStage | DatasetStage] = [*pipeline.stages, pipeline.split]
     if pipeline.tokenize is not None:
         stages.append(pipeline.tokenize)
     for stage in stages:
-        outcome = curate(frame, [stage])
+        try:
+            outcome = curate(frame, [stage])
+        except NoSuchRowsError as error:
+            if whole:
+                raise
+            notes += [f"{error.where}, left out here: among these rows {problem}" for problem in error.problems]
+            continue
         funnel.append(_line(stage.kind, frame.height, outcome.kept.height, outcome.rejected, outcome.edited))
         frame = outcome.kept
     return DryRun(
@@ -59,6 +68,7 @@ def dry_run(pipeline: Pipeline, rows: int) -> DryRun:
             for reading in readings
         ],
         funnel=funnel,
+        notes=notes,
     )
 
 

@@ -198,6 +198,8 @@ def check(
         _print(result)
     else:
         print_funnel(_out(), result.funnel, title=f"{pipeline}: the first {rows:,} rows of each source")
+        for note in result.notes:
+            _out().print(note, markup=False, soft_wrap=True)
 
 
 @app.command(epilog="Example: sft-data build pipelines/quickstart.yaml --workers 2")

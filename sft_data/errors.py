@@ -2,6 +2,7 @@
 
     SftDataError
     ├── ConfigError          a pipeline or training file is wrong: all its mistakes at once
+    │   └── NoSuchRowsError  a setting asks for rows that are not among those looked at
     ├── SourceError          an input cannot be found, opened or recognised
     ├── StageError           a stage broke its contract: a bug in a stage, never bad data
     ├── TokenizerError       a tokenizer or chat template cannot be used
@@ -25,6 +26,7 @@ __all__ = [
     "GateError",
     "KeyNeededError",
     "MissingExtraError",
+    "NoSuchRowsError",
     "SftDataError",
     "SourceError",
     "StageError",
@@ -52,6 +54,10 @@ class ConfigError(SftDataError):
 
     def __reduce__(self) -> tuple[type[ConfigError], tuple[str, list[str]]]:
         return type(self), (self.where, self.problems)
+
+
+class NoSuchRowsError(ConfigError):
+    """A setting asks for a group or a number that no row has; where only some rows were looked at, others may."""
 
 
 class SourceError(SftDataError):

@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal
 import polars as pl
 from pydantic import Field, model_validator
 
-from sft_data.errors import ConfigError
+from sft_data.errors import ConfigError, NoSuchRowsError
 from sft_data.sizes import MEASURED_BY, Measure, sizes
 from sft_data.split import draw
 from sft_data.stage import Decision, StageConfig
@@ -108,7 +108,7 @@ class Mix(StageConfig):
     def _check_names(self, sizes: Mapping[str, int]) -> None:
         named = {*self.shares, *self.general, *self.weights, *self.caps, *self.floors}
         if sizes and (unknown := sorted(named - set(sizes))):
-            raise ConfigError(
+            raise NoSuchRowsError(
                 "mix", [f"no row has {self.by} `{name}`; there is {', '.join(sorted(sizes))}" for name in unknown]
             )
 

@@ -14,7 +14,7 @@ from pydantic import Field, field_validator, model_validator
 from sft_data.dedup.models import checked_model, model_contents, model_copies, pinned_model, text_vectors
 from sft_data.dedup.parts import side_text
 from sft_data.dedup.vectors import projected, rarity, stacked
-from sft_data.errors import ConfigError
+from sft_data.errors import ConfigError, NoSuchRowsError
 from sft_data.scores import SCORED_BY, column_of, no_numbers, scores
 from sft_data.selection.clusters import clusters
 from sft_data.selection.distances import ByteSpace, SetSpace, Space
@@ -195,7 +195,7 @@ class Select(StageConfig):
         there = set(rows["per"].unique()) if self.per and rows.height else set(self.floors)
         if unknown := sorted(set(self.floors) - there):
             told = [f"floors: no row has {self.per} `{n}`; there is {', '.join(sorted(there))}" for n in unknown]
-            raise ConfigError(self.kind, told)
+            raise NoSuchRowsError(self.kind, told)
 
     def _room(self, rows: pl.DataFrame) -> int:
         return self.budget if self.budget is not None else int((self.share or 0.0) * int(rows["size"].sum()) + 1e-9)
