@@ -87,8 +87,12 @@ class Split(StageConfig):
         if "cluster" in frame.columns:
             return frame.select(pl.coalesce("cluster", "id").alias("cluster"), *stratum)
         sides = [same_layout(pl.col(name)) for name in ("context", "prompt")]
-        asked = part_texts(frame).select(cluster=pl.concat_str(sides, separator="\x1e"))
-        return pl.concat([asked, frame.select(stratum)], how="horizontal")
+        asked = part_texts(frame).select(pl.concat_str(sides, separator="\x1e")).to_series().to_list()
+        # The decision holds the sketches of all rows: a digest stands for a text, however long that is.
+        digests = [hashlib.blake2b(text.encode(), digest_size=16).hexdigest() for text in asked]
+        drawn = [draw(self.seed, text) for text in asked]
+        columns = pl.DataFrame({"cluster": digests, "drawn": drawn}, {"cluster": pl.String, "drawn": pl.Float64})
+        return pl.concat([columns, frame.select(stratum)], how="horizontal")
 
     def decide(self, sketches: Sequence[pl.DataFrame]) -> Decision:
         clusters = pl.concat(list(sketches))
@@ -100,7 +104,9 @@ class Split(StageConfig):
 
     def _drawn(self, clusters: pl.DataFrame) -> pl.Series:
         """The side of each cluster by its own draw."""
-        drawn = pl.Series("drawn", [draw(self.seed, name) for name in clusters["cluster"]], dtype=pl.Float64)
+        if "drawn" not in clusters.columns:
+            drawn = [draw(self.seed, name) for name in clusters["cluster"]]
+            clusters = clusters.with_columns(pl.Series("drawn", drawn, dtype=pl.Float64))
         split = (
             pl.when(pl.col("drawn") < self.test)
             .then(pl.lit("test"))
@@ -108,7 +114,7 @@ class Split(StageConfig):
             .then(pl.lit("validation"))
             .otherwise(pl.lit("train"))
         )
-        return drawn.to_frame().select(split=split).to_series()
+        return clusters.select(split=split).to_series()
 
     def _in_blocks(self, clusters: pl.DataFrame) -> pl.Series:
         """The side of each cluster by the block of its group in which it stands: one of a block is held out."""

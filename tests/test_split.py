@@ -232,3 +232,12 @@ def test_draw_is_fixed_for_ever() -> None:
 
 
 PUBLISHED = 0.6653448701427644  # blake2b-64 of "17:alpaca:alpaca.json:0", its top 53 bits
+
+
+def test_sketch_of_rows_without_clusters_is_as_small_for_long_prompts_as_for_short_ones() -> None:
+    long = conversations(*[chat(str(at), "yes", "很长 " * 20_000 + str(at % 3)) for at in range(6)])
+    sketch = Split(validation=0.5).sketch(long)
+    assert sketch.estimated_size() < 6 * 64
+    assert sketch["cluster"].n_unique() == 3
+    # The draw is still that of the text: who was held out stays so.
+    assert sketch["drawn"][0] == draw(17, "\x1e" + "很长 " * 20_000 + "0")
