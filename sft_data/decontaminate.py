@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -43,6 +43,7 @@ I64 = npt.NDArray[np.int64]
 _FEWEST = 4  # units of the shortest prompt that is looked for
 _FILTER_BITS = 22
 _FILTER_SHIFT = np.uint64(64 - _FILTER_BITS)
+_MOST_HITS = 1 << 22  # places in the items that are looked at at once: some 60 bytes each while they are sorted
 
 
 class Decontaminate(StageConfig):
@@ -204,17 +205,38 @@ def _overlaps(items: _Items, texts: pl.Series, rows: I64, n: int, height: int) -
     grams, spare = np.empty(room, dtype=np.uint64), np.empty(room, dtype=np.int64)
     used = ngrams(data, bounds, unit_table(), n, (sizes, counts, spare, spare, grams))
     maybe = np.flatnonzero(items.known[grams[:used] >> _FILTER_SHIFT])
-    row_of = np.repeat(rows, counts)[maybe]
-    low = np.searchsorted(items.hashes, grams[maybe], side="left")
-    high = np.searchsorted(items.hashes, grams[maybe], side="right")
-    hits = high - low
-    row, first = np.repeat(row_of, hits), np.repeat(low - np.cumsum(hits) + hits, hits)
-    entry = first + np.arange(int(hits.sum()))
-    piece, place = items.piece[entry], items.place[entry]
-    order = np.lexsort((place, piece, row))
+    row_of, gram = _once(np.repeat(rows, counts)[maybe], grams[maybe])
+    low = np.searchsorted(items.hashes, gram, side="left")
+    hits = np.searchsorted(items.hashes, gram, side="right") - low
     found = tuple(np.zeros(height, dtype=np.int64) for _ in range(4))
-    _cover(row[order], piece[order], place[order], items.sizes, n, found)
+    for part in _portions(row_of, hits):
+        many = hits[part]
+        row = np.repeat(row_of[part], many)
+        entry = np.repeat(low[part] - np.cumsum(many) + many, many) + np.arange(len(row))
+        piece, place = items.piece[entry], items.place[entry]
+        order = np.lexsort((place, piece, row))
+        _cover(row[order], piece[order], place[order], items.sizes, n, found)
     return _Found(*found)
+
+
+def _once(rows: I64, grams: npt.NDArray[np.uint64]) -> tuple[I64, npt.NDArray[np.uint64]]:
+    """Each row's n-grams, each once: in "0 0 0 0 ..." one stands thousands of times, and as often in such an item."""
+    order = np.lexsort((grams, rows))
+    rows, grams = rows[order], grams[order]
+    new = np.ones(len(rows), dtype=np.bool_)
+    new[1:] = (rows[1:] != rows[:-1]) | (grams[1:] != grams[:-1])
+    return rows[new], grams[new]
+
+
+def _portions(rows: I64, hits: I64) -> Iterator[slice]:
+    """Runs of whole rows with at most `_MOST_HITS` together; one row alone has as many as the items have n-grams."""
+    ends = np.flatnonzero(np.diff(rows, append=-1)) + 1
+    sums = np.cumsum(hits)[ends - 1]
+    begin = first = before = 0
+    while first < len(ends):
+        last = max(first, int(np.searchsorted(sums, before + _MOST_HITS, side="right")) - 1)
+        yield slice(begin, int(ends[last]))
+        begin, before, first = int(ends[last]), int(sums[last]), last + 1
 
 
 def _tell(items: _Items, found: _Found, row: int, limit: float) -> str:

@@ -1,3 +1,4 @@
+import json
 import shutil
 from pathlib import Path
 
@@ -152,6 +153,19 @@ def test_build_that_fails_a_gate_keeps_a_draft_and_publishes_nothing(tmp_path: P
     assert [path.name for path in folder.glob("v*")] == []
     [draft] = folder.glob("draft-*")
     assert (draft / "report.html").exists()
+
+
+@pytest.mark.parametrize("text", ["", "[]"])
+def test_build_of_nothing_but_empty_files_is_a_draft_whatever_its_stages(tmp_path: Path, text: str):
+    """A day without data: with a format that is named nothing is detected, so every step has to do with no shard."""
+    (tmp_path / "empty.json").write_text(text)
+    value = load_pipeline(ROOT / "pipelines" / "best.yaml").model_dump(mode="json", exclude={"train"})
+    value["sources"] = [{"name": "day", "path": str(tmp_path / "empty.json"), "format": "alpaca"}]
+    value["stages"] += [{"kind": "semantic-dedup"}, {"kind": "mix"}]
+    with pytest.raises(GateError, match=r"any_row_kept: measured 0\.0000"):
+        build(parse_pipeline(value, "empty.yaml"), tmp_path / "store")
+    [draft] = (tmp_path / "store").glob("best/draft-*")
+    assert json.loads((draft / "manifest.json").read_text())["counts"]["rows_in"] == 0
 
 
 def test_call_is_given_every_step_of_the_plan(tmp_path: Path):

@@ -2,6 +2,7 @@ import gzip
 import json
 import os
 import re
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from sft_data import decontaminate
 from sft_data.decontaminate import Decontaminate
 from sft_data.errors import SourceError
 from sft_data.schema import CONVERSATIONS
@@ -208,6 +210,29 @@ def holds(units: list[str], run: list[str], *, cut: bool = False) -> bool:
     whole, last = (run[:-1], run[-1]) if cut else (run, "")
     places = (at for at in range(len(units) - len(run) + 1) if units[at : at + len(whole)] == whole)
     return any(units[at + len(run) - 1].startswith(last) for at in places)
+
+
+def test_decontaminate_of_one_unit_over_and_over_looks_at_each_place_once(tmp_path: Path) -> None:
+    """Zeros in both: so many n-grams that are all the same would meet four billion times, 25 GB and minutes."""
+    zeros = "0 " * 65_536
+    path = write(tmp_path / "zeros.jsonl", {"question": zeros}, {"question": QUESTION})
+    started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    outcome = run(chat("zeros", "none", zeros), chat("few", "none", "0 " * 40_000), against=(path,))
+    assert outcome.rejected.select("id", "score").rows() == [("zeros", 1.0), ("few", 1.0)]
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - started < 500_000  # KiB
+
+
+def test_decontaminate_in_portions_is_all_at_once(tests_file: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [
+        chat(str(i), ANSWER if i % 2 else "x", QUESTION if i % 3 else f"clean question number {i} about other things")
+        for i in range(30)
+    ]
+    frame, stage = conversations(*rows), Decontaminate(against=(tests_file,))
+    whole = run_stage(stage, frame)
+    assert whole.rejected.height == 25
+    for most in (1, 30, 70):
+        monkeypatch.setattr(decontaminate, "_MOST_HITS", most)
+        assert run_stage(stage, frame).rejected.equals(whole.rejected)
 
 
 def test_decontaminate_shard_by_shard_is_all_at_once(tests_file: str) -> None:
