@@ -28,7 +28,18 @@ _S33 = np.uint64(33)
 _SMALL = np.uint64(0x2020202020202020)  # what makes ASCII letters small
 _FEW = 24  # so many are sorted faster as they stand
 _BYTE = np.uint64(0xFF)
+_KNOWN_BITS = 12
+_KNOWN_SHIFT = np.uint64(64 - _KNOWN_BITS)
 _BLANK, _LINE_END, _STOP, _OTHER_BYTE = range(4)
+_NUMERAL = np.uint32(1 << 29)  # in the unit table: a Han numeral
+_HAN_ONE = 0x4E00
+# Numbers in words. "One" counts behind another alone ("twenty-one"): else it is seldom a number, and "two" is told.
+_SPELLED = np.frombuffer(
+    b"one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
+    b"eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety hundred thousand million billion "
+    b"trillion zero second third fourth fifth sixth seventh eighth ninth tenth",
+    dtype=np.uint8,
+)
 _OTHER = np.uint64(1 << 63)  # tells a character that is not ASCII from eight that are
 
 
@@ -78,7 +89,7 @@ def find_composable(data, bounds, table):
                 i += 3
                 continue
             code, i = _decode(data, i)
-            if code < len(table) and table[code] >> 28:
+            if code < len(table) and (table[code] >> 28) & 1:
                 out[doc] = True
                 break
     return out
@@ -97,6 +108,30 @@ def _quick_bytes(table):
     return quick
 
 
+@numba.njit(cache=True, nogil=True)
+def _aids(table):
+    """What `read_units` looks up: which bytes end words; what hashes of numbers in words start with; these hashes."""
+    quick = _quick_bytes(table)
+    hashes = np.empty(len(_SPELLED), dtype=np.uint64)
+    known = np.zeros(1 << _KNOWN_BITS, dtype=np.bool_)
+    units, _, _, _ = read_units(_SPELLED, 0, len(_SPELLED), table, (quick, known, hashes[:1]), hashes, None, None)
+    spelled = hashes[:units].copy()
+    for each in spelled:
+        known[each >> _KNOWN_SHIFT] = True
+    return quick, known, spelled
+
+
+@numba.njit(cache=True, nogil=True)
+def _is_number(word, spelled, follows):
+    """Whether the hash is that of a number in words; of "one" only where it follows another."""
+    if word == spelled[0]:
+        return follows
+    found = False
+    for each in spelled:
+        found |= word == each
+    return found
+
+
 @numba.njit(cache=True, nogil=True, inline="always")
 def _absorb(word, piece):
     """The hash of a word with a further piece: up to eight ASCII characters, or one other character."""
@@ -105,20 +140,23 @@ def _absorb(word, piece):
 
 
 @numba.njit(cache=True, nogil=True)
-def read_units(data, i, end, table, quick, hashes, starts, ends):  # noqa: PLR0912, PLR0915 - one pass over the bytes
+def read_units(data, i, end, table, aids, hashes, starts, ends):  # noqa: PLR0912, PLR0915 - one pass over the bytes
     """Split `data[i:end]` into units: their hashes, and the bytes at which they start and end.
 
     `starts` and `ends` may be None. Returns the number of units; where the text starts and ends without the white
-    space around it; and a hash of its numbers in their order, each with the sign or operator before it.
+    space around it; and a hash of its numbers in their order, each with the sign or operator before it. Han numerals
+    are numbers (一 alone is not: it is an article more often), and so are English ones in words.
 
     A word is hashed in lower case and in pieces: a run of ASCII by eight characters, any other character for itself.
     So most words are one load and one product.
     """
     first, last = end, end  # of the text without the white space around it
     units = 0
+    quick, known, spelled = aids
     word, in_word, opened = np.uint64(0), False, i
     piece, held = np.uint64(0), 0  # ASCII characters of the word that its hash lacks yet, and how many they are
-    number, in_number, listed = np.uint64(0), False, np.uint64(0)
+    number, in_number, counts, listed = np.uint64(0), False, False, np.uint64(0)
+    word_number = -2  # the unit that was a number in words
     sign, after_number = np.uint64(0), False  # an operator that stands before a number belongs to it
     safe = end - 8  # up to here eight bytes can be read at once
     while i <= end:
@@ -137,7 +175,10 @@ def read_units(data, i, end, table, quick, hashes, starts, ends):  # noqa: PLR09
                     piece, held = rest, many
                     break
                 if i > opened:
-                    hashes[units] = mix(_absorb(word, rest) if many else word)
+                    whole = mix(_absorb(word, rest) if many else word)
+                    hashes[units] = whole
+                    if known[whole >> _KNOWN_SHIFT] and _is_number(whole, spelled, word_number == units - 1):
+                        listed, word_number = (listed ^ whole) * STEP, units
                     if starts is not None:
                         starts[units], ends[units] = opened, i
                     units += 1
@@ -163,7 +204,7 @@ def read_units(data, i, end, table, quick, hashes, starts, ends):  # noqa: PLR09
             else:
                 while i < end and 0xE4 <= data[i] <= 0xE9:
                     code, after = _decode(data, i)
-                    if code < 0x4E00:  # from here up to U+9FFF all are Han
+                    if code < 0x4E00 or table[code] & _NUMERAL:  # from here up to U+9FFF all are Han
                         break
                     hashes[units] = mix((np.uint64(code) | _OTHER) * STEP)
                     if starts is not None:
@@ -191,15 +232,18 @@ def read_units(data, i, end, table, quick, hashes, starts, ends):  # noqa: PLR09
         if kind == IGNORED and start != end:
             continue
         digit = (entry >> 24) & 15
-        if digit:
+        if digit or entry & _NUMERAL:
             if not in_number:
-                number, in_number = sign, True
-            number = (number ^ np.uint64(digit)) * STEP
+                number, in_number, counts = sign, True, False
+            number = (number ^ np.uint64(digit if digit else entry & 0x1FFFFF)) * STEP
+            if digit or entry & 0x1FFFFF != _HAN_ONE:
+                counts = True
             sign = np.uint64(0)
         else:
             if in_number:
-                listed = (listed ^ mix(number)) * STEP
-                in_number, after_number = False, True
+                if counts:
+                    listed = (listed ^ mix(number)) * STEP
+                in_number, after_number = False, counts
             if kind == OPERATOR:
                 sign = np.uint64(entry & 0x1FFFFF)
             elif kind == SPACE and data[start] != 10:
@@ -220,7 +264,10 @@ def read_units(data, i, end, table, quick, hashes, starts, ends):  # noqa: PLR09
                 word = _absorb(word, low | _OTHER)
             continue
         if in_word:
-            hashes[units] = mix(_absorb(word, piece) if held else word)
+            whole = mix(_absorb(word, piece) if held else word)
+            hashes[units] = whole
+            if known[whole >> _KNOWN_SHIFT] and _is_number(whole, spelled, word_number == units - 1):
+                listed, word_number = (listed ^ whole) * STEP, units
             if starts is not None:
                 starts[units], ends[units] = opened, start
             units += 1
@@ -303,12 +350,12 @@ def shingle(data, bounds, table, n, values, counts, keys, numbers):
         longest = max(longest, bounds[doc, 1] - bounds[doc, 0])
     hashes, grams = np.empty(longest + 2, dtype=np.uint64), np.empty(longest + 2, dtype=np.uint64)
     places = np.empty(longest + 2, dtype=np.int32)
-    quick = _quick_bytes(table)
+    aids = _aids(table)
     used = 0
     for doc in range(len(bounds)):
         opened = used
         units, first, last, numbers[doc] = read_units(
-            data, bounds[doc, 0], bounds[doc, 1], table, quick, hashes, None, None
+            data, bounds[doc, 0], bounds[doc, 1], table, aids, hashes, None, None
         )
         if units >= n:
             if units < n + _FEW:
@@ -333,12 +380,12 @@ def ngrams(data, bounds, table, n, out):
     """Write each text's units, n-grams in their order, and their numbers; a text below `n` units is one n-gram."""
     sizes, counts, starts, ends, grams = out
     hashes = np.empty(len(data) + 1, dtype=np.uint64)
-    quick = _quick_bytes(table)
+    aids = _aids(table)
     used = 0
     spans = 0
     for doc in range(len(bounds)):
         size, _, _, _ = read_units(
-            data, bounds[doc, 0], bounds[doc, 1], table, quick, hashes, starts[spans:], ends[spans:]
+            data, bounds[doc, 0], bounds[doc, 1], table, aids, hashes, starts[spans:], ends[spans:]
         )
         sizes[doc] = size
         spans += size

@@ -50,9 +50,12 @@ class NearDedup(StageConfig):
 
     By default a row goes only where context, prompt *and* answer are each near the kept row's: on 55,185 prompts made
     from templates, similarity of the whole record removes 22,539 rows, 10,288 of them with another answer (the same
-    passage, another question). A row whose numbers differ from the kept row's stays ("add 3 and 5" is not "add 4 and
-    5"), and where the answer is shorter than a shingle the prompts must have the same words: an equal "Yes." says
-    nothing about the questions.
+    passage, another question). Where the answer is shorter than a shingle the prompts must have the same words: an
+    equal "Yes." says nothing about the questions.
+
+    A row whose numbers differ from the kept row's stays: "add 3 and 5" is not "add 4 and 5", 三加五 not 三加六, "twelve
+    eggs" not "thirteen eggs". Numbers are digits of every script, Han numerals and English words; neither 一 nor "one"
+    counts alone, since both are articles more often.
 
     Similarity is the Jaccard similarity of the sets of 5 units in a row (see `shingles`), computed exactly: every
     removal names a kept row that is at least `threshold` similar. The bands are chosen so that 99 % of the pairs at
@@ -80,7 +83,7 @@ class NearDedup(StageConfig):
     time only: the sketches of published rows are kept in the store's index.
     """
 
-    revision: ClassVar[int] = 2  # words are hashed by eight characters
+    revision: ClassVar[int] = 3  # numbers in words and Han numerals are numbers
     scope: ClassVar[Literal["shard", "dataset"]] = "dataset"
     adds: ClassVar[Mapping[str, pl.DataType]] = {"cluster": pl.String()}
     uses: ClassVar[tuple[str, ...]] = ("numba", "numpy", "unicode")

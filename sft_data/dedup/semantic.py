@@ -59,7 +59,7 @@ class SemanticDedup(StageConfig):
     pairs (`cosines.py`): a byte a dimension and 320 a kept row, and time that grows with the square of the rows.
     """
 
-    revision: ClassVar[int] = 3  # TF-IDF: every near pair is found
+    revision: ClassVar[int] = 4  # numbers in words and Han numerals are numbers
     scope: ClassVar[Literal["shard", "dataset"]] = "dataset"
     uses: ClassVar[tuple[str, ...]] = ("numba", "numpy")
     files: ClassVar[tuple[str, ...]] = ("model",)

@@ -43,12 +43,16 @@ _ALONE_BLOCKS = (
 )
 _BLOCK = 128
 _JAMO = 0x1100  # whose vowels and finals join the letter before them
+_NUMERALS = "一二三四五六七八九十百千万亿萬億零〇两兩"
 _OPERATORS = frozenset("+-*/^<>=\u2212\u00d7\u00f7")
 
 
 @lru_cache(maxsize=1)
 def unit_table() -> npt.NDArray[np.uint32]:
-    """Per code point: bits 0-20 lower case, 21-23 class, 24-27 digit value + 1, 28 whether NFC may change it."""
+    """Per code point: bits 0-20 lower case, 21-23 class, 24-27 digit value + 1, 28 whether NFC may change it.
+
+    Bit 29 tells Han numerals.
+    """
     table = np.arange(_TABLE_END, dtype=np.uint32)
     for first in range(0, _TABLE_END, _BLOCK):
         block = table[first : first + _BLOCK]
@@ -59,6 +63,7 @@ def unit_table() -> npt.NDArray[np.uint32]:
         kind = (block >> 21) & 7
         lettered = (kind == WORD) | (kind == MARK)
         block[lettered] = (block[lettered] & ~np.uint32(7 << 21)) | np.uint32(ALONE << 21)
+    table[[ord(char) for char in _NUMERALS]] |= np.uint32(1 << 29)
     return table
 
 

@@ -43,15 +43,31 @@ def sides(row: dict[str, Any]) -> tuple[str, str]:
     return prompt, "\n".join(m["content"] for m in row["messages"] if m["role"] == "assistant")
 
 
+SPELLED = (
+    "two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen "
+    "nineteen twenty thirty forty fifty sixty seventy eighty ninety hundred thousand million billion trillion zero "
+    "second third fourth fifth sixth seventh eighth ninth tenth"
+)
+
+
+def numbers(text: str) -> list[str]:
+    """Digits, Han numerals (not 一 by itself) and numbers in words ("one" only behind another), in their order."""
+    words, signs = SPELLED.replace(" ", "|"), r"[\d一二三四五六七八九十百千万亿零〇两]"
+    starts, ends = r"(?<![^\W\u3000-\u9fff])", r"(?![^\W\u3000-\u9fff])"  # of a word; Han are words of their own
+    pattern = rf"(?!一+(?!{signs})){signs}+|{starts}(?:{words}){ends}(?:\W+one{ends})*"
+    found = re.findall(pattern, unicodedata.normalize("NFKC", text).lower())
+    return [re.sub(r"\W+", " ", each) for each in found]
+
+
 def near_pairs(rows: list[dict[str, Any]], threshold: float) -> set[tuple[int, int]]:
     """All i < j whose prompts and whose answers are near and whose numbers are the same."""
     sets = [tuple(map(shingles, sides(row))) for row in rows]
-    numbers = [re.findall(r"\d+", "\n".join(sides(row))) for row in rows]
+    told = [numbers("\n".join(sides(row))) for row in rows]
     return {
         (i, j)
         for j in range(len(rows))
         for i in range(j)
-        if numbers[i] == numbers[j]
+        if told[i] == told[j]
         and jaccard(sets[i][0], sets[j][0]) >= threshold
         and jaccard(sets[i][1], sets[j][1]) >= threshold
     }
