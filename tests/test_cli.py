@@ -1,6 +1,8 @@
 import json
 import re
 import shlex
+import signal
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -272,11 +274,24 @@ def test_versions_of_a_store_that_is_not_there_is_an_error(sft: Any, tmp_path: P
     assert sft("versions", "--store", tmp_path / "nowhere").code == 1
 
 
+def test_program_is_the_module_and_ctrl_c_while_it_is_loaded_leaves_no_traceback():
+    module = [sys.executable, "-m", "sft_data", "stages", "near-dedup"]
+    program = [str(Path(sys.executable).with_name("sft-data")), "stages", "near-dedup"]
+    assert subprocess.check_output(module) == subprocess.check_output(program) != b""
+    interrupted = (
+        "import runpy, sys\n"
+        "class Stop:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'typer': raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Stop())\n"
+        "runpy.run_module('sft_data', run_name='__main__')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", interrupted], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")
 def test_build_stopped_by_ctrl_c_says_so_and_exits_with_130(tmp_path: Path):
-    import signal
-    import subprocess
-
     process = subprocess.Popen(
         [sys.executable, "-m", "sft_data.cli", "build", "pipelines/quickstart.yaml", "--store", str(tmp_path)],
         cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,

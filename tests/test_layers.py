@@ -52,6 +52,7 @@ RIVER = [
     ["screens"],
     ["web"],
     ["cli"],
+    ["__main__"],
 ]
 HEAVY = {
     *(
