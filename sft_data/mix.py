@@ -19,14 +19,18 @@ Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Weight = Annotated[float, Field(ge=0.0)]
 Amount = Annotated[int, Field(ge=0)]
 
+_ROUNDING = 1e-9  # of sums of fractions
+
 
 class Mix(StageConfig):
     """Keep so much of each group that the groups stand in the wanted proportions; repeat small ones if asked to.
 
     A group's share is its size to the power of 1/`temperature` (1: as it is; larger: more even), times its weight.
-    Groups named in `shares` get exactly that part of the result, the others divide what is left. Without `total` the
-    result is the largest that has these shares; with it, groups that have too little give all they have and the
-    others fill up. Then caps and floors hold for single groups, whatever the shares say.
+    Groups named in `shares` get exactly that part of the result, the others divide what is left.
+
+    With `total` that much stays, if there is enough: where a group has too little, or its cap or floor says otherwise,
+    the others make up for it, those named in `shares` and `general` last. Without `total` the result is the largest
+    that has these shares; then caps and floors hold for single groups, whatever the shares say.
 
     `replay` is for teaching something new without forgetting the old: the groups in `general` together get that part
     of the result, divided among them by their shares. 0.1 of general data is a common choice; runs with 0.01 to 0.25
@@ -42,7 +46,7 @@ class Mix(StageConfig):
     """
 
     scope: ClassVar[Literal["shard", "dataset"]] = "dataset"
-    revision: ClassVar[int] = 2
+    revision: ClassVar[int] = 3  # totals are met with caps and floors; shares are exact; draws are not those of `split`
     adds: ClassVar[Mapping[str, pl.DataType]] = {"copies": pl.Float64()}
     uses: ClassVar[tuple[str, ...]] = ("tokenizers",)
     files: ClassVar[tuple[str, ...]] = ("tokenizer",)
@@ -85,7 +89,7 @@ class Mix(StageConfig):
         if self.by not in frame.columns:
             raise ConfigError("mix", [f"by: there is no column `{self.by}`; put the stage that adds it before"])
         size = sizes(frame, self.measure, self.tokenizer)
-        drawn = pl.Series("drawn", [draw(self.seed, name) for name in frame["id"]], dtype=pl.Float64)
+        drawn = pl.Series("drawn", [draw(self.seed, f"mix:{name}") for name in frame["id"]], dtype=pl.Float64)
         return frame.select(group=pl.col(self.by).cast(pl.String).fill_null("(none)"), size=size, drawn=drawn)
 
     def decide(self, sketches: Sequence[pl.DataFrame]) -> Decision:
@@ -122,12 +126,17 @@ def targets(sizes: Mapping[str, int], mix: Mix) -> dict[str, int]:
     {'a': 300, 'b': 300}
     >>> targets({"a": 100, "b": 300}, Mix(temperature=1e9, total=240))
     {'a': 100, 'b': 140}
+    >>> targets({"a": 100, "b": 300, "c": 300}, Mix(shares={"a": 0.2}, total=200, caps={"b": 50}))
+    {'a': 40, 'b': 50, 'c': 110}
     """
     parts = _parts(sizes, mix)
     most = {group: int(size * mix.repeat) for group, size in sizes.items()}
-    wanted = _fill(most, parts, mix.total) if mix.total is not None else _shrink(sizes, most, parts)
-    capped = {group: min(many, mix.caps.get(group, many)) for group, many in wanted.items()}
-    return {group: min(most[group], max(many, mix.floors.get(group, 0))) for group, many in capped.items()}
+    low = {group: min(many, mix.floors.get(group, 0)) for group, many in most.items()}
+    high = {group: max(low[group], min(many, mix.caps.get(group, many))) for group, many in most.items()}
+    if mix.total is not None:
+        return _whole_numbers(_meet(parts, low, high, mix, mix.total))
+    shrunk = _shrink(sizes, most, parts)
+    return {group: max(low[group], min(many, high[group])) for group, many in shrunk.items()}
 
 
 def _parts(sizes: Mapping[str, int], mix: Mix) -> dict[str, float]:
@@ -155,20 +164,43 @@ def _shrink(sizes: Mapping[str, int], most: Mapping[str, int], parts: Mapping[st
     return {group: round(min(able, used) * part) for group, part in parts.items()}
 
 
-def _fill(sizes: Mapping[str, int], parts: Mapping[str, float], total: int) -> dict[str, int]:
-    """`total` in all, as long as there is enough: who has too little gives all, the others fill up by their parts."""
-    given: dict[str, int] = dict.fromkeys(sizes, 0)
+def _meet(
+    parts: Mapping[str, float], low: Mapping[str, int], high: Mapping[str, int], mix: Mix, total: float
+) -> dict[str, float]:
+    """`total` in all where the limits let it be: those of `shares` and `general` have their part before the others."""
+    given = {g: min(max(total * part, low[g]), high[g]) for g, part in parts.items() if g in mix.shares}
+    given |= _level({g: part for g, part in parts.items() if g in mix.general}, low, high, total * mix.replay)
+    free = _level({g: part for g, part in parts.items() if g not in given}, low, high, total - sum(given.values()))
+    rest = total - sum(free.values())
+    if abs(rest - sum(given.values())) > _ROUNDING * total:  # the others have too little, or too much that has to stay
+        given = _level({g: parts[g] for g in given}, low, high, rest)
+    return {g: (given | free)[g] for g in parts}
+
+
+def _level(
+    parts: Mapping[str, float], low: Mapping[str, int], high: Mapping[str, int], total: float
+) -> dict[str, float]:
+    """Divide `total` by the parts within each group's limits; what one cannot take or has to, the others make up for.
+
+    As boxes share a line in CSS (Flexible Box Layout, section 9.7): where the limits ask for more than they forbid,
+    those at their lower limit are settled first, else those at the upper one, and the rest is divided again.
+    """
+    given: dict[str, float] = {group: float(low[group]) for group in parts}
     open_groups = {group: part for group, part in parts.items() if part > 0}
-    left = float(total)
+    left = total - sum(given[group] for group in parts if group not in open_groups)
     while open_groups:
-        whole = sum(open_groups.values())
-        short = [group for group, part in open_groups.items() if sizes[group] <= left * part / whole]
-        if not short:
-            return given | _whole_numbers({group: left * part / whole for group, part in open_groups.items()})
-        for group in short:
-            given[group] = sizes[group]
-            left -= sizes[group]
-            del open_groups[group]
+        level = max(0.0, left) / sum(open_groups.values())
+        asked = {group: level * part for group, part in open_groups.items()}
+        missing = {group: low[group] - many for group, many in asked.items() if many < low[group]}
+        beyond = {group: many - high[group] for group, many in asked.items() if many > high[group]}
+        if not missing and not beyond:
+            return given | asked
+        more = sum(missing.values()) - sum(beyond.values())
+        settled = {group: low[group] for group in missing} if more >= 0 else {}
+        settled |= {group: high[group] for group in beyond} if more <= 0 else {}
+        given |= settled
+        left -= sum(settled.values())
+        open_groups = {group: part for group, part in open_groups.items() if group not in settled}
     return given
 
 

@@ -161,6 +161,9 @@ _NONE = pl.DataFrame(schema={"row": pl.Int64, "code": pl.String, "detail": pl.St
 def draw(seed: int, name: str) -> float:
     """A number in [0, 1) that depends on the seed and the name alone.
 
+    Who draws for another purpose puts the purpose before the name ("mix:..."): rows that one choice kept for their low
+    draws would have low draws in the next one, too, and most of them would be held out.
+
     >>> draw(17, "a") == draw(17, "a"), draw(17, "a") == draw(18, "a")
     (True, False)
     """

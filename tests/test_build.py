@@ -260,6 +260,33 @@ def test_mix_that_repeats_a_source_packs_its_rows_more_often_and_the_report_tell
     assert sum(g.share for g in groups.values()) == pytest.approx(1.0, abs=1e-4)
 
 
+@pytest.mark.parametrize("tokenized", [True, False])
+def test_report_tells_the_epochs_that_a_mix_asks_for_before_anything_is_packed(tmp_path: Path, tokenized: bool):
+    from sft_data.report.model import Report
+
+    pipeline = load_pipeline(QUICKSTART, ["sources.messages.weight=0"])
+    mix = Mix(shares={"chats": 0.4}, repeat=6.0)
+    last = {"pack": None} if tokenized else {"pack": None, "tokenize": None}
+    result = build(pipeline.model_copy(update={"stages": (*pipeline.stages, mix), **last}), tmp_path)
+    groups = {g.name: g for g in Report.model_validate_json((Path(result.path) / "report.json").read_text()).mixture}
+    train = pl.read_parquet(f"{result.path}/conversations/train/*.parquet")
+    often = {row[0]: (row[1], row[2]) for row in train.group_by("source").agg(pl.len(), pl.mean("copies")).rows()}
+    assert groups["messages"].epochs == groups["messages"].share == groups["messages"].tokens == 0
+    assert groups["messages"].unseen_rows == groups["messages"].rows == often.pop("messages")[0]
+    seen = {name: rows * copies for name, (rows, copies) in often.items()}
+    for name, (rows, copies) in often.items():
+        assert groups[name].rows == rows
+        assert groups[name].epochs == pytest.approx(copies, abs=1e-4)
+        assert groups[name].packed_rows == round(seen[name])
+        assert (groups[name].tokens > 0) == tokenized
+        if not tokenized:
+            assert groups[name].share == pytest.approx(seen[name] / sum(seen.values()), abs=1e-6)
+    assert sum(group.share for group in groups.values()) == pytest.approx(1.0, abs=1e-5)
+    page = (Path(result.path) / "report.html").read_text()
+    assert "Nothing is packed yet" in page
+    assert ("share of the tokens" in page) == tokenized
+
+
 def test_curriculum_orders_the_training_packs_alone_and_verify_holds_them_to_it(built: BuildResult, tmp_path: Path):
     from sft_data.store.read import load_manifest
     from sft_data.store.verify import verify

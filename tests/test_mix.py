@@ -45,7 +45,10 @@ def test_mix_without_settings_keeps_everything() -> None:
         ({"total": 500}, {"a": 40, "b": 60}),
         ({"shares": {"a": 0.9}, "total": 50}, {"a": 40, "b": 10}),  # a gives all it has, b fills up
         ({"caps": {"b": 5}}, {"a": 40, "b": 5}),
-        ({"total": 10, "floors": {"a": 8}}, {"a": 8, "b": 6}),
+        ({"total": 10, "floors": {"a": 8}}, {"a": 8, "b": 2}),
+        ({"total": 10, "floors": {"a": 8, "b": 7}}, {"a": 8, "b": 7}),  # floors hold in any case
+        ({"total": 50, "caps": {"b": 5}}, {"a": 40, "b": 5}),
+        ({"total": 40, "caps": {"b": 5}}, {"a": 35, "b": 5}),
         ({"caps": {"b": 5}, "floors": {"b": 9}}, {"a": 40, "b": 9}),
         ({"shares": {"a": 0.0}}, {"b": 60}),
     ],
@@ -99,6 +102,48 @@ def test_targets_with_a_total_meet_it_wherever_there_is_enough(sizes: dict[str, 
     takes = targets(sizes, Mix(total=total, temperature=heat))
     assert all(0 <= takes[group] <= sizes[group] for group in sizes)
     assert sum(takes.values()) == min(total, sum(sizes.values()))
+
+
+@given(SIZES, st.integers(1, 3000), st.data())
+@settings(deadline=None)
+def test_targets_within_limits_are_at_one_level(sizes: dict[str, int], total: int, data: st.DataObject) -> None:
+    """Oracle: one level for all, found by bisection, at which each group gives its part of it within its limits."""
+    floors = {g: data.draw(st.integers(0, size)) for g, size in sizes.items()}
+    caps = {g: data.draw(st.integers(0, size)) for g, size in sizes.items()}
+    takes = targets(sizes, Mix(total=total, floors=floors, caps=caps))
+
+    def at(level: float) -> dict[str, float]:
+        return {g: max(floors[g], min(level * size, caps[g])) for g, size in sizes.items()}
+
+    low, high = 0.0, 1.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (low, middle) if sum(at(middle).values()) > total else (middle, high)
+    assert takes == pytest.approx(at(low), abs=1.001)
+    least, most = sum(at(0.0).values()), sum(at(1.0).values())
+    assert sum(takes.values()) == min(max(total, least), max(most, least))
+
+
+@given(SIZES, st.integers(1, 3000), st.floats(0.0, 1.0), st.data())
+@settings(deadline=None)
+def test_shares_are_exact_as_long_as_they_and_the_others_have_enough(
+    sizes: dict[str, int], total: int, share: float, data: st.DataObject
+) -> None:
+    sizes = {**sizes, "named": data.draw(st.integers(0, 3000))}
+    caps = {g: data.draw(st.integers(0, size)) for g, size in sizes.items() if g != "named"}
+    takes = targets(sizes, Mix(total=total, shares={"named": share}, caps=caps))
+    others = sum(caps.values())
+    if sizes["named"] >= total * share and others >= total * (1 - share):
+        assert takes["named"] == pytest.approx(total * share, abs=1.0)
+        assert sum(takes.values()) == total
+    elif share > 0:
+        assert sum(takes.values()) == min(total, others + sizes["named"])  # who has more makes up for the others
+
+
+def test_general_data_keeps_its_part_where_a_group_has_too_little() -> None:
+    frame = rows(new=300, few=10, chat=100, web=300)
+    how: dict[str, object] = {"general": ["chat", "web"], "replay": 0.1, "total": 200, "weights": {"few": 30.0}}
+    assert kept(frame, **how) == {"chat": 5, "few": 10, "new": 170, "web": 15}
 
 
 @given(SIZES, st.data())

@@ -8,9 +8,11 @@ from pydantic import ValidationError
 
 from sft_data.dedup.near import NearDedup
 from sft_data.errors import ConfigError
+from sft_data.mix import Mix
 from sft_data.schema import CONVERSATIONS
+from sft_data.selection.stage import Select
 from sft_data.split import SPLITS, Split, draw
-from sft_data.stage import apply_decision, run_dataset_stage
+from sft_data.stage import DatasetStage, apply_decision, run_dataset_stage
 from tests.dedup import oracle
 from tests.frames import chat, conversations
 
@@ -30,6 +32,23 @@ def test_split_without_clusters_gives_each_share_in_expectation() -> None:
     assert set(counts) == set(SPLITS)
     assert counts["validation"] == pytest.approx(800, abs=4 * (4000 * 0.2 * 0.8) ** 0.5)
     assert counts["test"] == pytest.approx(400, abs=4 * (4000 * 0.1 * 0.9) ** 0.5)
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [Mix(caps={"s": 400}), Select(by="answers", budget=400)],  # all rows have one answer: a tie, settled by lot
+    ids=["mix", "select"],
+)
+def test_split_of_rows_that_were_chosen_by_lot_gives_the_same_shares(choice: DatasetStage) -> None:
+    """Of rows that are kept for their low draws those of the lowest must not all be held out."""
+    frame = conversations(*(chat(f"s:f:{i}", "an answer", f"question {i}") for i in range(8000)))
+    frame = frame.with_columns(source=pl.lit("s"), cluster=pl.col("id"))
+    chosen = run_dataset_stage(choice, frame).kept
+    assert chosen.height == 400
+    counts = Counter(run_dataset_stage(Split(validation=0.1, test=0.05), chosen).kept["split"])
+    assert 16 < counts["validation"] < 64  # four standard deviations around 40
+    assert 3 <= counts["test"] < 38
+    assert counts["train"] > 300
 
 
 def test_split_shares_hold_in_each_source_and_language() -> None:

@@ -50,12 +50,12 @@ def render_markdown(report: Report) -> str:
             table(("choice", "what was chosen"), [(c.name, c.told) for c in report.choices]),
         ]
     if len(report.mixture) > 1:
-        head = ("by", "group", "rows", "packed", "unseen", "tokens", "share", "epochs")
+        head = ("by", "group", "rows", "packed" if report.packs else "seen", "unseen", "tokens", "share", "epochs")
         groups = [
             (g.by, g.name, g.rows, g.packed_rows, g.unseen_rows, g.tokens, percent(g.share), f"{g.epochs:.2f}")
             for g in report.mixture
         ]
-        parts += ["## One pass over the packs", table(head, groups)]
+        parts += ["## One pass over the packs" if report.packs else "## One epoch", table(head, groups)]
     if report.languages:
         languages = [(share.name, share.rows, percent(share.share)) for share in report.languages]
         parts += ["## Languages", table(("language", "rows", "share"), languages)]

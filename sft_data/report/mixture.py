@@ -1,4 +1,4 @@
-"""What a training run sees of each group in one pass over the packs: rows, tokens, effective epochs."""
+"""What a training run sees of each group in one epoch: rows, tokens, effective epochs."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import polars as pl
 
+from sft_data.pack.copies import weights_of
 from sft_data.report.model import Mixture
 from sft_data.store.layout import scan_table
 from sft_data.store.manifest import Manifest
@@ -17,19 +18,16 @@ MOST = 30
 
 
 def mixture(folder: Path, manifest: Manifest) -> list[Mixture]:
-    """Effective epochs by source, and by each column that a `mix` goes by; empty without training packs."""
-    index = scan_table(folder, "pack_index", "train")
-    seen = index.group_by("row").agg(packed=pl.len().cast(pl.Int64)).collect()
-    if seen.is_empty():
+    """Effective epochs by source, and by each column that a `mix` goes by.
+
+    They are counted in the training packs. Without packs it is told how often rows are to be seen, on average, where a
+    mix or a source's weight says so; else there is nothing to tell.
+    """
+    rows = _packed(folder)
+    if rows is None:
+        rows = _to_be_seen(folder, manifest)
+    if rows is None:
         return []
-    rows = (
-        scan_table(folder, "sidecar", "train")
-        .select("id", "source", pl.col("tokens").cast(pl.Int64))
-        .collect()
-        .with_columns(row=pl.int_range(pl.len(), dtype=pl.Int64))
-        .join(seen, on="row", how="left", maintain_order="left")
-        .with_columns(pl.col("packed").fill_null(0))
-    )
     found = _groups(rows, "source")
     for column in _mixed_by(manifest):
         table = scan_table(folder, "conversations", "train")
@@ -39,6 +37,30 @@ def mixture(folder: Path, manifest: Manifest) -> list[Mixture]:
     return found
 
 
+def _packed(folder: Path) -> pl.DataFrame | None:
+    """Training rows with their tokens and how often they are `seen` in the packs."""
+    seen = scan_table(folder, "pack_index", "train").group_by("row").agg(seen=pl.len().cast(pl.Float64)).collect()
+    if seen.is_empty():
+        return None
+    rows = scan_table(folder, "sidecar", "train").select("id", "source", pl.col("tokens").cast(pl.Int64)).collect()
+    rows = rows.with_columns(row=pl.int_range(pl.len(), dtype=pl.Int64))
+    return rows.join(seen, on="row", how="left", maintain_order="left").with_columns(pl.col("seen").fill_null(0.0))
+
+
+def _to_be_seen(folder: Path, manifest: Manifest) -> pl.DataFrame | None:
+    """The same without packs: a source's weight, times the copies that a mix gave a row."""
+    table = scan_table(folder, "conversations", "train")
+    mixed, weights = "copies" in table.collect_schema(), weights_of(manifest.pipeline)
+    if not mixed and set(weights.values()) <= {1.0}:
+        return None
+    weight = pl.col("source").replace_strict(weights, default=1.0, return_dtype=pl.Float64)
+    times = pl.col("copies").cast(pl.Float64).fill_null(1.0) if mixed else pl.lit(1.0)
+    rows = table.select("id", "source", seen=weight * times).collect()
+    tokens = scan_table(folder, "sidecar", "train").select("id", pl.col("tokens").cast(pl.Int64)).collect()
+    rows = rows.join(tokens, on="id", how="left", maintain_order="left").with_columns(pl.col("tokens").fill_null(0))
+    return None if rows.is_empty() else rows
+
+
 def _mixed_by(manifest: Manifest) -> list[str]:
     stages = manifest.pipeline.get("stages", [])
     mixes = [stage for stage in stages if isinstance(stage, dict) and stage.get("kind") == "mix"]
@@ -46,24 +68,28 @@ def _mixed_by(manifest: Manifest) -> list[str]:
 
 
 def _groups(rows: pl.DataFrame, by: str) -> list[Mixture]:
-    packed = pl.col("packed") * pl.col("tokens")
-    whole = max(1, int(rows.select(packed.sum()).item()))
     found = (
         rows.group_by(pl.col(by).alias("name"))
         .agg(
             rows=pl.len(),
-            packed_rows=pl.col("packed").sum(),
-            unseen_rows=(pl.col("packed") == 0).sum(),
-            tokens=packed.sum(),
+            packed_rows=pl.col("seen").sum(),
+            unseen_rows=(pl.col("seen") == 0).sum(),
+            tokens=(pl.col("seen") * pl.col("tokens")).sum(),
         )
-        .sort(["tokens", "name"], descending=[True, False])
+        .with_columns(part=pl.col("tokens") if rows["tokens"].sum() else pl.col("packed_rows"))
+        .with_columns(share=pl.col("part") / pl.max_horizontal(pl.col("part").sum(), 1.0))
+        .sort(["part", "name"], descending=[True, False])
         .head(MOST)
     )
     return [
         Mixture(
             by=by,
-            **group,
-            share=round(group["tokens"] / whole, 6),
+            name=group["name"],
+            rows=group["rows"],
+            packed_rows=round(group["packed_rows"]),
+            unseen_rows=group["unseen_rows"],
+            tokens=round(group["tokens"]),
+            share=round(group["share"], 6),
             epochs=round(group["packed_rows"] / group["rows"], 4),
         )
         for group in found.iter_rows(named=True)

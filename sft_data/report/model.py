@@ -81,16 +81,19 @@ class SourceFlow(_Model):
 
 
 class Mixture(_Model):
-    """How often a group of training rows is seen in one pass over the packs."""
+    """How often a group of training rows is seen in one epoch: a pass over the packs.
+
+    In a version without packs, how often it is to be seen, on average, by a mix and the sources' weights.
+    """
 
     by: str = Field(description="column that makes the groups: source, or that of a `mix`")
     name: str
     rows: int = Field(description="training rows")
-    packed_rows: int = Field(description="rows in the packs, each as often as it stands there")
-    unseen_rows: int = Field(description="training rows that stand in no pack")
-    tokens: int = Field(description="tokens in the packs")
-    share: float = Field(description="of all tokens in the packs, 0..1")
-    epochs: float = Field(description="packed_rows / rows: passes over the group in one pass over the packs")
+    packed_rows: int = Field(description="rows in the packs, each as often as it is there; without: to be seen")
+    unseen_rows: int = Field(description="training rows that stand in no pack; without packs: of weight 0")
+    tokens: int = Field(description="tokens of these rows, each as often; 0 where nothing is tokenized")
+    share: float = Field(description="of all tokens in an epoch, 0..1; where nothing is tokenized, of all rows")
+    epochs: float = Field(description="packed_rows / rows: passes over the group in one epoch")
 
 
 class SplitFigures(_Model):
@@ -230,7 +233,9 @@ class Report(_Model):
     distributions: list[Distribution]
     languages: list[Share]
     packing: list[Packing]
-    mixture: list[Mixture] = Field(default=[], description="effective epochs by group; empty without packs")
+    mixture: list[Mixture] = Field(
+        default=[], description="effective epochs by group; without packs where a mix or weights ask for them"
+    )
     tokenizer: TokenizerEntry | None
     choices: list[Choice] = Field(
         default=[], description="selections, template, what is learnt, samples, long rows, curriculum"

@@ -133,9 +133,12 @@ def _choices(report: Report) -> Table:
 
 
 def _mixture(report: Report) -> Table:
-    table = _table("trained on", ">rows", ">packed", ">unseen", ">tokens", ">share", ">epochs")
+    tokens = (">tokens",) if report.tokens else ()
+    table = _table(
+        "one epoch", ">rows", ">packed" if report.packs else ">seen", ">unseen", *tokens, ">share", ">epochs"
+    )
     for group in report.mixture:
-        amounts = map(number, (group.rows, group.packed_rows, group.unseen_rows, group.tokens))
+        amounts = map(number, (group.rows, group.packed_rows, group.unseen_rows, *([group.tokens] if tokens else [])))
         name = group.name if group.by == "source" else f"{group.by} {group.name}"
         table.add_row(_text(name), *amounts, percent(group.share), f"{group.epochs:.2f}")
     return table

@@ -73,7 +73,7 @@ class Select(StageConfig):
     """
 
     scope: ClassVar[Literal["shard", "dataset"]] = "dataset"
-    revision: ClassVar[int] = 2  # words are hashed by eight characters
+    revision: ClassVar[int] = 3  # draws are not those of `split`
     uses: ClassVar[tuple[str, ...]] = ("numba", "numpy", "tokenizers")
     files: ClassVar[tuple[str, ...]] = ("model", "tokenizer")
     codes: ClassVar[Mapping[str, str]] = {
@@ -165,7 +165,7 @@ class Select(StageConfig):
         return model_contents(self.model)
 
     def sketch(self, frame: pl.DataFrame) -> pl.DataFrame:
-        drawn = pl.Series("drawn", [draw(self.seed, name) for name in frame["id"]], dtype=pl.Float64)
+        drawn = pl.Series("drawn", [draw(self.seed, f"select:{name}") for name in frame["id"]], dtype=pl.Float64)
         size = sizes(frame, self.measure, self.tokenizer).alias("size")
         columns = [*scores(frame, self.by, self.kind), size, drawn]
         columns += [self._column(frame, name, to) for name, to in ((self.groups, "group"), (self.per, "per")) if name]

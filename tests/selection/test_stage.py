@@ -101,7 +101,7 @@ def test_ledger_of_a_selection_tells_score_place_and_budget() -> None:
 
 def test_select_draws_between_equal_scores_from_id_and_seed() -> None:
     frame = scored(*[1.0] * 40)
-    expected = sorted(ids(frame), key=lambda name: draw(3, name))[:10]
+    expected = sorted(ids(frame), key=lambda name: draw(3, f"select:{name}"))[:10]
     assert sorted(kept(frame, budget=10, seed=3)) == sorted(expected)
     assert kept(frame, budget=10, seed=4) != kept(frame, budget=10, seed=3)
     assert set(kept(frame.reverse(), budget=10, seed=3)) == set(expected)
