@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import polars as pl
@@ -14,10 +15,12 @@ from sft_data.formats.ingest import read_unit
 from sft_data.pipeline import Pipeline
 from sft_data.plan import Reading, plan_reading
 from sft_data.schema import CONVERSATIONS, empty
-from sft_data.stage import DatasetStage, ShardStage
+from sft_data.stage import DatasetStage, ShardStage, StageConfig
 from sft_data.store.place import open_store
 
 __all__ = ["DryRun", "dry_run"]
+
+_LOOKS_ALIKE = ("exact-dedup", "near-dedup", "semantic-dedup", "decontaminate")
 
 
 class DryRun(BaseModel):
@@ -29,7 +32,9 @@ class DryRun(BaseModel):
     errors: list[str] = []
     sources: list[dict[str, Any]] = Field(default=[], description="name, format, files and bytes of each source")
     funnel: list[dict[str, Any]] = Field(default=[], description="rows in, kept and rejected by code of each step")
-    notes: list[str] = Field(default=[], description="what the first rows could not tell")
+    notes: list[str] = Field(
+        default=[], description="what the first rows could not tell, and what the order of the stages costs"
+    )
 
 
 def dry_run(pipeline: Pipeline, rows: int) -> DryRun:
@@ -68,8 +73,35 @@ def dry_run(pipeline: Pipeline, rows: int) -> DryRun:
             for reading in readings
         ],
         funnel=funnel,
-        notes=notes,
+        notes=[*notes, *_order_notes(pipeline.stages)],
     )
+
+
+def _order_notes(stages: Sequence[StageConfig]) -> list[str]:
+    """Orders that are allowed, but in which a later stage undoes a part of what an earlier one was put there for."""
+    notes = []
+    for number, stage in enumerate(stages):
+        later = stages[number + 1 :]
+        # An edit's codes tell of edits; what edits no text has codes for nothing but rejections.
+        removing = [each.kind for each in later if each.codes and not each.edits and each.kind not in ("mix", "select")]
+        editing = [each.kind for each in later if each.edits]
+        if stage.kind == "mix" and (removing or "select" in [each.kind for each in later]):
+            told = _listed([*removing, *(each.kind for each in later if each.kind == "select")])
+            notes.append(
+                f"mix stands before {told}: its shares hold before rows go there, not in the result; put it last"
+            )
+        if stage.kind == "select" and removing:
+            notes.append(f"select stands before {_listed(removing)}: a part of its budget goes to rows that go there")
+        if stage.kind in _LOOKS_ALIKE and editing:
+            notes.append(
+                f"{_listed(editing)} behind {stage.kind}: rows that are alike only after an edit are not found; "
+                f"put {stage.kind} behind it"
+            )
+    return notes
+
+
+def _listed(kinds: Sequence[str]) -> str:
+    return ", ".join(dict.fromkeys(kinds))
 
 
 def _first_rows(reading: Reading, rows: int) -> tuple[pl.DataFrame, dict[str, Any]]:
