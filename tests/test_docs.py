@@ -86,3 +86,11 @@ def test_every_pipeline_and_training_file_loads_and_begins_with_how_to_run_it(
 def test_changelog_and_readme_name_no_place_of_one_machine():
     for path in (ROOT / "README.md", ROOT / "CHANGELOG.md"):
         assert not re.search(r"/(root|home|work|tmp)/", path.read_text(encoding="utf-8"))
+
+
+def test_figures_of_the_readme_are_those_of_the_results() -> None:
+    table = README[README.index("<!-- figures -->") :].split("\n\n")[0]
+    figures = re.findall(r"\d[\d,]*\.\d+(?= s| GB| GiB)", table)
+    results = (ROOT / "benchmarks" / "RESULTS.md").read_text(encoding="utf-8")
+    assert len(figures) > 10
+    assert [figure for figure in figures if not re.search(rf"(?<![\d.]){re.escape(figure)}(?!\d)", results)] == []
