@@ -6,7 +6,9 @@ them are slim columns (lengths, codes), about 30 bytes for a row.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import pairwise
+from math import sqrt
 from pathlib import Path
 from typing import Any
 
@@ -226,7 +228,7 @@ def _checks(folder: Path, manifest: Manifest, packing: list[Packing]) -> list[Ch
             f"{len(manifest.gates)} of {len(manifest.gates)} passed" if not failed else "failed: " + ", ".join(failed)
         )
         checks.append(Check(name="Gates", passed=not failed, told=told))
-    checks += _split_check(folder)
+    checks += _split_check(folder, manifest)
     checks += _group_check(folder, manifest)
     checks += _mask_check(folder)
     packing = [each for each in packing if each.batch_rows is None]  # rows alone are not held against packs
@@ -238,26 +240,49 @@ def _checks(folder: Path, manifest: Manifest, packing: list[Packing]) -> list[Ch
     return checks
 
 
-def _split_check(folder: Path) -> list[Check]:
-    """Do near-duplicates stay on one side of every split?"""
+def _split_check(folder: Path, manifest: Manifest) -> list[Check]:
+    """Do near-duplicates stay on one side of every split, and are so many held out as was asked for?"""
     table = scan_table(folder, "conversations")
     columns = table.collect_schema()
     if "cluster" not in columns or "split" not in columns or len(splits_of(folder, "conversations")) < 2:
         return []
-    groups = table.drop_nulls("cluster").group_by("cluster").agg(pl.col("split").n_unique())
-    crossing = int(groups.filter(pl.col("split") > 1).select(pl.len()).collect().item())
+    groups = table.drop_nulls("cluster").group_by("cluster").agg(pl.col("split").n_unique(), side=pl.col("split").min())
+    sides = groups.group_by("side").agg(pl.len(), crossing=(pl.col("split") > 1).sum()).collect()
+    crossing = int(sides["crossing"].sum())
     told = (
         "no cluster of near-duplicates lies in two splits"
         if not crossing
         else f"{crossing:,} clusters lie in two splits"
     )
-    return [Check(name="Held-out rows are unseen", passed=not crossing, told=told)]
+    unseen = Check(name="Held-out rows are unseen", passed=not crossing, told=told)
+    split = _split_of(manifest)
+    if split.stratify:  # `least` may ask for more; that every group has its share is another check
+        return [unseen]
+    return [unseen, _share_check(dict(sides.select("side", "len").iter_rows()), split)]
+
+
+def _share_check(clusters: Mapping[str, int], split: Split) -> Check:
+    """Are so many clusters held out as independent draws give, to within five standard deviations?
+
+    More (or fewer) are a sign that rows came to the split by a choice that is not independent of its draws.
+    """
+    whole, passed, told = sum(clusters.values()), True, []
+    for name, share in (("validation", split.validation), ("test", split.test)):
+        found = clusters.get(name, 0)
+        passed &= abs(found - share * whole) <= 5 * sqrt(share * (1 - share) * whole) + 2
+        if share or found:
+            told.append(f"{name} {found / whole:.1%} of {whole:,} clusters, {share:.1%} asked for")
+    return Check(name="Held-out rows are as many as asked for", passed=passed, told="; ".join(told))
+
+
+def _split_of(manifest: Manifest) -> Split:
+    section = manifest.pipeline.get("split")
+    return Split.model_validate(section) if isinstance(section, dict) else Split()
 
 
 def _group_check(folder: Path, manifest: Manifest) -> list[Check]:
     """Has every source, in every language, held-out rows? A group that is too small for one by its share may not."""
-    section = manifest.pipeline.get("split")
-    split = Split.model_validate(section) if isinstance(section, dict) else Split()
+    split = _split_of(manifest)
     held = split.validation + split.test
     there = splits_of(folder, "conversations")
     if not held or not there:

@@ -54,7 +54,7 @@ def test_html_is_well_formed_and_tells_the_figures(page):
     text = " ".join(Page(page).text.split())
     for told in (
         "12 rows in, 8 kept , 4 dropped",
-        "all 6 checks passed",
+        "all 7 checks passed",
         "answer-too-short",
         "The last answer has fewer characters than the limit.",
         "3 < 20 characters",

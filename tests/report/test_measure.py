@@ -6,8 +6,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from sft_data.report.measure import measure, packs_needed
+from sft_data.report.measure import _share_check, measure, packs_needed
 from sft_data.report.model import Report
+from sft_data.split import Split
 from sft_data.store.read import load_manifest
 from tests.store.versions import HOSTILE, published, reseal, rewrite_parquet, row_id
 
@@ -165,7 +166,7 @@ def test_measure_sources_hold_their_own_codes_and_tokens(report):
 
 
 def test_measure_checks_pass_on_a_whole_version(report):
-    assert [check.passed for check in report.checks] == [True] * 6
+    assert [check.passed for check in report.checks] == [True] * 7
 
 
 def test_measure_failed_gate_and_broken_balance_are_told(folder, tmp_path):
@@ -186,6 +187,34 @@ def test_measure_cluster_in_two_splits_fails_its_check(folder, tmp_path):
     rewrite_parquet(path, pl.read_parquet(path).with_columns(cluster=pl.lit(row_id(4))))
     check = next(c for c in measure(tmp_path / "v1").checks if c.name == "Held-out rows are unseen")
     assert (check.passed, check.told) == (False, "1 clusters lie in two splits")
+
+
+@pytest.mark.parametrize(
+    ("clusters", "asked", "passed"),
+    [
+        ({"train": 9800, "validation": 200}, {"validation": 0.02}, True),
+        ({"train": 9735, "validation": 265}, {"validation": 0.02}, True),  # 4.6 standard deviations
+        ({"train": 9720, "validation": 280}, {"validation": 0.02}, False),
+        ({"train": 9900, "validation": 100}, {"validation": 0.02}, False),
+        ({"train": 9500, "validation": 200, "test": 300}, {"validation": 0.02, "test": 0.01}, False),
+        ({"train": 9900, "test": 100}, {"validation": 0.0, "test": 0.0}, False),
+        ({"train": 18, "validation": 2}, {"validation": 0.02}, True),  # of a few anything may be
+    ],
+)
+def test_shares_that_independent_draws_do_not_give_fail_a_check(clusters, asked, passed):
+    check = _share_check(clusters, Split(**asked))
+    assert check.passed is passed
+    for name, share in asked.items():
+        if share:
+            found = clusters.get(name, 0) / sum(clusters.values())
+            assert f"{name} {found:.1%} of {sum(clusters.values()):,} clusters, {share:.1%} asked for" in check.told
+
+
+def test_measure_shares_of_a_version_are_those_of_its_clusters(folder):
+    check = next(c for c in measure(folder).checks if c.name == "Held-out rows are as many as asked for")
+    rows = pl.read_parquet(folder / "conversations/*/*.parquet", columns=["cluster", "split"], hive_partitioning=False)
+    held = rows.filter(pl.col("split") == "validation")["cluster"].n_unique() / rows["cluster"].n_unique()
+    assert check.told.startswith(f"validation {held:.1%} of {rows['cluster'].n_unique()} clusters")
 
 
 def test_measure_version_without_tokens_has_no_token_figures(folder, tmp_path):
