@@ -271,7 +271,7 @@ def _share_check(clusters: Mapping[str, int], split: Split) -> Check:
         found = clusters.get(name, 0)
         passed &= abs(found - share * whole) <= 5 * sqrt(share * (1 - share) * whole) + 2
         if share or found:
-            told.append(f"{name} {found / whole:.1%} of {whole:,} clusters, {share:.1%} asked for")
+            told.append(f"{name} {100 * found / whole:.2f} % of {whole:,} clusters, {100 * share:g} % asked for")
     return Check(name="Held-out rows are as many as asked for", passed=passed, told="; ".join(told))
 
 

@@ -206,15 +206,15 @@ def test_shares_that_independent_draws_do_not_give_fail_a_check(clusters, asked,
     assert check.passed is passed
     for name, share in asked.items():
         if share:
-            found = clusters.get(name, 0) / sum(clusters.values())
-            assert f"{name} {found:.1%} of {sum(clusters.values()):,} clusters, {share:.1%} asked for" in check.told
+            found = 100 * clusters.get(name, 0) / sum(clusters.values())
+            assert f"{name} {found:.2f} % of {sum(clusters.values()):,} clusters, {100 * share:g} % asked" in check.told
 
 
 def test_measure_shares_of_a_version_are_those_of_its_clusters(folder):
     check = next(c for c in measure(folder).checks if c.name == "Held-out rows are as many as asked for")
     rows = pl.read_parquet(folder / "conversations/*/*.parquet", columns=["cluster", "split"], hive_partitioning=False)
     held = rows.filter(pl.col("split") == "validation")["cluster"].n_unique() / rows["cluster"].n_unique()
-    assert check.told.startswith(f"validation {held:.1%} of {rows['cluster'].n_unique()} clusters")
+    assert check.told.startswith(f"validation {100 * held:.2f} % of {rows['cluster'].n_unique()} clusters, ")
 
 
 def test_measure_version_without_tokens_has_no_token_figures(folder, tmp_path):
