@@ -24,7 +24,7 @@ test: $(SET_UP)  ## set up, then all fast tests, in as many processes as there a
 
 slow: $(SET_UP)  ## the tests that take longer than about ten seconds, in a browser, or on a Ray cluster
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[ray,interop,semantic]'
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m "(slow or browser or ray) and not gpu"
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --durations 12 -m "(slow or browser or ray) and not gpu"
 
 lint: $(SET_UP)  ## ruff and mypy --strict
 	$(BIN)/ruff check .
