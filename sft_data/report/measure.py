@@ -256,7 +256,7 @@ def _split_check(folder: Path, manifest: Manifest) -> list[Check]:
     )
     unseen = Check(name="Held-out rows are unseen", passed=not crossing, told=told)
     split = _split_of(manifest)
-    if split.stratify:  # `least` may ask for more; that every group has its share is another check
+    if split.stratify or sides.is_empty():  # `least` may ask for more; whether every group has some is another check
         return [unseen]
     return [unseen, _share_check(dict(sides.select("side", "len").iter_rows()), split)]
 

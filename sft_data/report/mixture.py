@@ -15,6 +15,7 @@ __all__ = ["mixture"]
 
 # Groups shown of one column, those with the most tokens first.
 MOST = 30
+_EXACT = 1 << 20  # sums of such fractions do not depend on their order, so the report does not on the threads
 
 
 def mixture(folder: Path, manifest: Manifest) -> list[Mixture]:
@@ -55,7 +56,8 @@ def _to_be_seen(folder: Path, manifest: Manifest) -> pl.DataFrame | None:
         return None
     weight = pl.col("source").replace_strict(weights, default=1.0, return_dtype=pl.Float64)
     times = pl.col("copies").cast(pl.Float64).fill_null(1.0) if mixed else pl.lit(1.0)
-    rows = table.select("id", "source", seen=weight * times).collect()
+    seen = (weight * times * _EXACT).round() / _EXACT
+    rows = table.select("id", "source", seen=seen).collect()
     tokens = scan_table(folder, "sidecar", "train").select("id", pl.col("tokens").cast(pl.Int64)).collect()
     rows = rows.join(tokens, on="id", how="left", maintain_order="left").with_columns(pl.col("tokens").fill_null(0))
     return None if rows.is_empty() else rows

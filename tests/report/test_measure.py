@@ -210,6 +210,15 @@ def test_shares_that_independent_draws_do_not_give_fail_a_check(clusters, asked,
             assert f"{name} {found:.2f} % of {sum(clusters.values()):,} clusters, {100 * share:g} % asked" in check.told
 
 
+def test_measure_version_whose_clusters_nobody_named_tells_no_shares(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "v1")
+    for path in (tmp_path / "v1/conversations").rglob("*.parquet"):
+        rewrite_parquet(path, pl.read_parquet(path).with_columns(cluster=pl.lit(None, pl.String)))
+    names = [check.name for check in measure(tmp_path / "v1").checks]
+    assert "Held-out rows are unseen" in names
+    assert "Held-out rows are as many as asked for" not in names
+
+
 def test_measure_shares_of_a_version_are_those_of_its_clusters(folder):
     check = next(c for c in measure(folder).checks if c.name == "Held-out rows are as many as asked for")
     rows = pl.read_parquet(folder / "conversations/*/*.parquet", columns=["cluster", "split"], hive_partitioning=False)
