@@ -189,8 +189,8 @@ def _level(
     open_groups = {group: part for group, part in parts.items() if part > 0}
     left = total - sum(given[group] for group in parts if group not in open_groups)
     while open_groups:
-        level = max(0.0, left) / sum(open_groups.values())
-        asked = {group: level * part for group, part in open_groups.items()}
+        whole = sum(open_groups.values())
+        asked = {group: max(0.0, left) * (part / whole) for group, part in open_groups.items()}
         missing = {group: low[group] - many for group, many in asked.items() if many < low[group]}
         beyond = {group: many - high[group] for group, many in asked.items() if many > high[group]}
         if not missing and not beyond:

@@ -124,6 +124,10 @@ def test_targets_within_limits_are_at_one_level(sizes: dict[str, int], total: in
     assert sum(takes.values()) == min(max(total, least), max(most, least))
 
 
+def test_share_that_is_next_to_nothing_divides_as_any_other() -> None:
+    assert targets({"a": 1, "b": 3}, Mix(total=2, shares={"b": 1e-308}, caps={"a": 0})) == {"a": 0, "b": 2}
+
+
 @given(SIZES, st.integers(1, 3000), st.floats(0.0, 1.0), st.data())
 @settings(deadline=None)
 def test_shares_are_exact_as_long_as_they_and_the_others_have_enough(
@@ -136,7 +140,7 @@ def test_shares_are_exact_as_long_as_they_and_the_others_have_enough(
     if sizes["named"] >= total * share and others >= total * (1 - share):
         assert takes["named"] == pytest.approx(total * share, abs=1.0)
         assert sum(takes.values()) == total
-    elif share > 0:
+    elif 0 < share < 1:  # a share of all leaves the others none
         assert sum(takes.values()) == min(total, others + sizes["named"])  # who has more makes up for the others
 
 
