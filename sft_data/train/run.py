@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -50,15 +51,14 @@ def train(
         raise MissingExtraError("Training", "train")
     manifest = load_manifest(version)
     identity = _identity(config, manifest)
-    done = _finished(out, identity)
-    if done is not None and resume:
+    if resume and (done := _finished(out, identity)) is not None:
         return done
-    _claim(out, identity, resume=resume)
 
     from sft_data.train.session import run_session
 
     name = run_folder(config, manifest).name
-    return run_session(config, version, manifest, out, name=name, progress=progress)
+    claim = partial(_claim, out, identity, resume=resume)
+    return run_session(config, version, manifest, out, name=name, claim=claim, progress=progress)
 
 
 def _identity(config: TrainConfig, manifest: Manifest) -> dict[str, Any]:
@@ -97,7 +97,7 @@ def _recorded(out: Path) -> dict[str, Any] | None:
 
 
 def _claim(out: Path, identity: dict[str, Any], *, resume: bool) -> None:
-    """Make `out` this run's folder; refuse one that holds anything else."""
+    """Make `out` this run's folder; refuse one that holds anything else. For one process of a run, not for each."""
     recorded = _recorded(out)
     if recorded is None and out.is_dir() and any(out.iterdir()):
         raise TrainError(f"{out} holds other files and is no run; name an empty or a new folder")

@@ -85,12 +85,19 @@ class _Ready:
 
 
 def run_session(
-    config: TrainConfig, version: Path, manifest: Manifest, out: Path, *, name: str, progress: Say | None
+    config: TrainConfig,
+    version: Path,
+    manifest: Manifest,
+    out: Path,
+    *,
+    name: str,
+    claim: Callable[[], None],
+    progress: Say | None,
 ) -> TrainResult:
-    """Train and save; `name` is the run's id."""
+    """Train and save; `name` is the run's id. `claim` makes `out` the run's folder, or refuses it."""
     was_distributed = torch.distributed.is_initialized()
     with quiet(), _stop_signals() as stopping:
-        run = _open(config, version, manifest, out, name, progress)
+        run = _open(config, version, manifest, out, name, claim, progress)
         ready = _prepare(run)
         trainer, watch = _trainer(run, ready, stopping)
         run.say(_opening(run, ready))
@@ -107,22 +114,42 @@ def run_session(
     return result
 
 
-def _open(config: TrainConfig, version: Path, manifest: Manifest, out: Path, name: str, progress: Say | None) -> _Run:
+def _open(
+    config: TrainConfig,
+    version: Path,
+    manifest: Manifest,
+    out: Path,
+    name: str,
+    claim: Callable[[], None],
+    progress: Say | None,
+) -> _Run:
     entry = tokenizer_of(manifest, version)
+    packing = pack_settings(manifest.pipeline, entry.pack_length) if config.rows == "packs" else None
+    config = _batched(config, packing, version)
+    args = _arguments(config, out)
+    _claim_once(args, claim)
     rows = open_rows(version, "train", "packs" if config.rows == "packs" else "tokens")
     found = survey(rows, f"{version}/{config.rows}")
     if not len(found.trainable):
         raise TrainError(f"{version}: no token of its {len(rows)} rows is supervised; look at `tokenize.train_on`")
-    packing = pack_settings(manifest.pipeline, entry.pack_length) if config.rows == "packs" else None
-    config = _batched(config, packing, version)
-    group = 1 if packing is None else packing.group
-    args = _arguments(config, out, -(-len(found.trainable) // group) * group)
 
     def say(line: str) -> None:
         if progress is not None and args.process_index == 0:
             progress(line)
 
-    return _Run(name, config, version, manifest, entry, out, rows, found, args, say, packing)
+    run = _Run(name, config, version, manifest, entry, out, rows, found, args, say, packing)
+    args.max_steps = config.max_steps or max(1, math.ceil(config.epochs * run.places / run.step_packs))
+    args.warmup_steps = int(config.warmup) if config.warmup >= 1 else math.ceil(config.warmup * args.max_steps)
+    return run
+
+
+def _claim_once(args: TrainingArguments, claim: Callable[[], None]) -> None:
+    """The first process claims the run's folder; the others wait, for what they find in it must not change."""
+    if args.process_index == 0:
+        claim()
+    state = args.distributed_state
+    if state is not None:
+        state.wait_for_everyone()
 
 
 def _batched(config: TrainConfig, packing: Pack | None, version: Path) -> TrainConfig:
@@ -144,7 +171,7 @@ def _batched(config: TrainConfig, packing: Pack | None, version: Path) -> TrainC
     return config
 
 
-def _arguments(config: TrainConfig, out: Path, packs: int) -> TrainingArguments:
+def _arguments(config: TrainConfig, out: Path) -> TrainingArguments:
     cuda = torch.cuda.is_available()
     args = TrainingArguments(
         output_dir=str(out / "checkpoints"),
@@ -177,9 +204,6 @@ def _arguments(config: TrainConfig, out: Path, packs: int) -> TrainingArguments:
     )
     if args.n_gpu > 1:
         args._n_gpu = 1  # one process, one device: torchrun starts one for each; DataParallel has another loss
-    step_packs = config.batch_packs * config.gradient_accumulation * args.world_size
-    args.max_steps = config.max_steps or max(1, math.ceil(config.epochs * packs / step_packs))
-    args.warmup_steps = int(config.warmup) if config.warmup >= 1 else math.ceil(config.warmup * args.max_steps)
     return args
 
 

@@ -100,6 +100,36 @@ def test_two_processes_train_and_resume_as_one_does(version: Path, tmp_path: Pat
     check_same(alone, resumed)
 
 
+# The first process looks at the folder and waits before it writes: the second one does all it does in between.
+LATE = """
+import os, time
+from sft_data.train import run
+
+look = run._recorded
+
+def look_and_wait(out):
+    found = look(out)
+    time.sleep(3 if os.environ["RANK"] == "0" else 0)
+    return found
+
+run._recorded = look_and_wait
+"""
+
+
+@pytest.mark.slow
+def test_processes_of_a_run_agree_on_its_folder_whichever_comes_first(version: Path, tmp_path: Path):
+    settings = SETTINGS | {"max_steps": 2, "checkpoint_every": 1}
+    program, *arguments = command(settings, version, tmp_path / "two")
+    (tmp_path / "program.py").write_text(LATE + program)
+    first = two_processes(tmp_path, arguments)
+    (tmp_path / "program.py").write_text(LATE + program.replace("progress=", "resume=False, progress="))
+    again = two_processes(tmp_path, arguments)
+    assert len(again.history) == len(first.history) == 2
+    assert outcome(again) == outcome(first)
+    assert (again.path, again.reused) == (first.path, False)
+    assert [step.seconds for step in again.history] != [step.seconds for step in first.history]  # it did start over
+
+
 def two_processes(folder: Path, arguments: list[str]) -> TrainResult:
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
