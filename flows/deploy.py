@@ -27,6 +27,7 @@ from prefect.settings import get_current_settings
 from prefect.types.entrypoint import EntrypointType
 
 from flows.curate import PUBLISHED, curate, dataset_resource
+from flows.server import reach_server
 from sft_data.errors import ConfigError
 
 __all__ = ["deployment_of", "register", "schedules_of", "serve_until_stopped"]
@@ -98,10 +99,9 @@ def register(deployment: RunnerDeployment) -> str:
                 "such as http://127.0.0.1:4200/api"
             ],
         )
-    with get_client(sync_client=True) as client:
-        if (problem := client.api_healthcheck()) is not None:
-            raise ConfigError("deploy", [f"the Prefect server at {url} does not answer: {problem}"])
-        if deployment.work_pool_name:
+    reach_server()
+    if deployment.work_pool_name:
+        with get_client(sync_client=True) as client:
             _check_pool(client, deployment.work_pool_name)
     try:
         return str(deployment.apply())

@@ -258,6 +258,9 @@ def run(
     if settings.train:
         load_train_config(Path(settings.train))
     flow = _flow()
+    from flows.server import reach_server
+
+    reach_server()
     told = flow(
         str(pipeline),
         store=store,
@@ -363,6 +366,8 @@ def _flow() -> Any:  # noqa: ANN401  # a Prefect flow, importable only with the 
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_LOGGING_LEVEL": "CRITICAL",
         "PREFECT_CLI_PROMPT": "false",
+        # Prefect waits 20 s for the server it starts, a quarter of which it needs on a machine with nothing else to do.
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "90",
     }.items():
         os.environ.setdefault(name, value)
     try:

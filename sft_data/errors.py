@@ -6,7 +6,7 @@
     ├── SourceError          an input cannot be found, opened or recognised
     ├── StageError           a stage broke its contract: a bug in a stage, never bad data
     ├── TokenizerError       a tokenizer or chat template cannot be used
-    ├── EngineError          a worker died or a shard could not be finished
+    ├── EngineError          a worker died, a shard could not be finished, or no server for a flow could be started
     ├── StoreError           a version is unknown, damaged, or the store cannot be written
     │   ├── GateError        a version was built but failed one of its gates
     │   └── KeyNeededError   a store is sealed, and its key was not given
@@ -73,7 +73,7 @@ class TokenizerError(SftDataError):
 
 
 class EngineError(SftDataError):
-    """A worker died, or a shard could not be finished."""
+    """A worker died, a shard could not be finished, or no server for a flow could be started."""
 
 
 class StoreError(SftDataError):

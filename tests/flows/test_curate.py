@@ -58,3 +58,25 @@ def test_flow_of_a_wrong_pipeline_ends_with_the_message_and_no_traceback(tmp_pat
     assert done.returncode == 1
     assert "none.json" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [
+        (("PREFECT_API_URL", "http://127.0.0.1:9/api"), "http://127.0.0.1:9/api does not answer"),
+        (("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "0"), "no Prefect server could be started"),
+    ],
+)
+def test_flow_without_a_server_ends_with_the_message_and_no_traceback(
+    tmp_path: Path, setting: tuple[str, str], told: str
+):
+    done = subprocess.run(
+        [sys.executable, "-m", "sft_data.cli", "run", "pipelines/quickstart.yaml", "--store", str(tmp_path / "store")],
+        cwd=ROOT, capture_output=True, text=True, timeout=200, check=False,
+        env={**os.environ, "PREFECT_HOME": str(tmp_path / "home"), setting[0]: setting[1]},
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "store").exists()
