@@ -85,8 +85,8 @@ def _order_notes(stages: Sequence[StageConfig]) -> list[str]:
         # An edit's codes tell of edits; what edits no text has codes for nothing but rejections.
         removing = [each.kind for each in later if each.codes and not each.edits and each.kind not in ("mix", "select")]
         editing = [each.kind for each in later if each.edits]
-        if stage.kind == "mix" and (removing or "select" in [each.kind for each in later]):
-            told = _listed([*removing, *(each.kind for each in later if each.kind == "select")])
+        selecting = [each.kind for each in later if each.kind == "select"]
+        if stage.kind == "mix" and (told := _listed([*removing, *selecting])):
             notes.append(
                 f"mix stands before {told}: its shares hold before rows go there, not in the result; put it last"
             )

@@ -15,13 +15,11 @@ from numpy.typing import NDArray
 
 from sft_data.split import draw
 
-__all__ = ["copies", "weights_of", "with_copies"]
+__all__ = ["copies", "row_weights", "weights_of", "with_copies"]
 
 
 def copies(rows: pl.DataFrame, weights: Mapping[str, float], seed: int) -> NDArray[np.int64]:
-    """Copies of each row (columns `id`, `source`): the whole part of its weight, and one more by a draw.
-
-    A row's weight is that of its source, times its `copies` where a mix has given it some.
+    """Copies of each row (columns `id`, `source`): the whole part of its weight (`row_weights`), one more by a draw.
 
     The draw is of the row's id and the seed, so the rows that are packed at weight 0.3 are among those at 0.5, and
     other rows do not matter. The expected number of copies is the weight.
@@ -30,15 +28,19 @@ def copies(rows: pl.DataFrame, weights: Mapping[str, float], seed: int) -> NDArr
     >>> copies(rows, {"a": 2.0, "b": 0.0}, seed=1).tolist()
     [2, 0]
     """
-    weight = rows["source"].replace_strict(dict(weights), default=1.0, return_dtype=pl.Float64).to_numpy()
-    if "copies" in rows.columns:
-        weight = weight * rows["copies"].cast(pl.Float64).fill_null(1.0).to_numpy()
+    weight = row_weights(rows, weights).to_numpy()
     whole = np.floor(weight).astype(np.int64)
     part = weight - whole
     drawn = np.ones(rows.height)
     undecided = np.flatnonzero(part > 0)
     drawn[undecided] = [draw(seed, f"copies:{name}") for name in rows["id"].gather(undecided)]
     return np.asarray(whole + (drawn < part), dtype=np.int64)
+
+
+def row_weights(rows: pl.DataFrame, weights: Mapping[str, float]) -> pl.Series:
+    """How often each row is to be seen: the weight of its source, times its `copies` where a mix has given it some."""
+    weight = rows["source"].replace_strict(dict(weights), default=1.0, return_dtype=pl.Float64)
+    return weight * rows["copies"].cast(pl.Float64).fill_null(1.0) if "copies" in rows.columns else weight
 
 
 def weights_of(pipeline: Mapping[str, object]) -> dict[str, float]:

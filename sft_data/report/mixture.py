@@ -6,7 +6,7 @@ from pathlib import Path
 
 import polars as pl
 
-from sft_data.pack.copies import weights_of
+from sft_data.pack.copies import row_weights, weights_of
 from sft_data.report.model import Mixture
 from sft_data.store.layout import scan_table
 from sft_data.store.manifest import Manifest
@@ -49,15 +49,13 @@ def _packed(folder: Path) -> pl.DataFrame | None:
 
 
 def _to_be_seen(folder: Path, manifest: Manifest) -> pl.DataFrame | None:
-    """The same without packs: a source's weight, times the copies that a mix gave a row."""
+    """The same without packs, by the rows' weights."""
     table = scan_table(folder, "conversations", "train")
     mixed, weights = "copies" in table.collect_schema(), weights_of(manifest.pipeline)
     if not mixed and set(weights.values()) <= {1.0}:
         return None
-    weight = pl.col("source").replace_strict(weights, default=1.0, return_dtype=pl.Float64)
-    times = pl.col("copies").cast(pl.Float64).fill_null(1.0) if mixed else pl.lit(1.0)
-    seen = (weight * times * _EXACT).round() / _EXACT
-    rows = table.select("id", "source", seen=seen).collect()
+    rows = table.select("id", "source", *(["copies"] if mixed else [])).collect()
+    rows = rows.with_columns(seen=(row_weights(rows, weights) * _EXACT).round() / _EXACT)
     tokens = scan_table(folder, "sidecar", "train").select("id", pl.col("tokens").cast(pl.Int64)).collect()
     rows = rows.join(tokens, on="id", how="left", maintain_order="left").with_columns(pl.col("tokens").fill_null(0))
     return None if rows.is_empty() else rows

@@ -54,11 +54,10 @@ def train(
     if resume and (done := _finished(out, identity)) is not None:
         return done
 
-    from sft_data.train.session import run_session
+    from sft_data.train.session import Job, run_session
 
-    name = run_folder(config, manifest).name
-    claim = partial(_claim, out, identity, resume=resume)
-    return run_session(config, version, manifest, out, name=name, claim=claim, progress=progress)
+    name, claim = run_folder(config, manifest).name, partial(_claim, out, identity, resume=resume)
+    return run_session(Job(name, config, version, manifest, out, claim, progress))
 
 
 def _identity(config: TrainConfig, manifest: Manifest) -> dict[str, Any]:

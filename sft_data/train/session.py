@@ -30,26 +30,40 @@ from sft_data.train.packs import Rows, Survey, open_rows, survey
 from sft_data.train.result import HeldOut, StepLoss, TrainResult
 from sft_data.train.saving import save_model, write_record
 
-__all__ = ["run_session"]
+__all__ = ["Job", "run_session"]
 
 Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a run is asked to do."""
+
+    name: str  # the run's id
+    config: TrainConfig
+    version: Path
+    manifest: Manifest
+    out: Path
+    claim: Callable[[], None]  # makes `out` the run's folder, or refuses it
+    progress: Say | None
 
 
 @dataclass(frozen=True)
 class _Run:
     """What a run is made of before there is a model."""
 
-    name: str
-    config: TrainConfig
-    version: Path
-    manifest: Manifest
+    job: Job
+    config: TrainConfig  # the job's, with the batches of the version
     entry: TokenizerEntry
-    out: Path
     rows: Rows
     found: Survey
     args: TrainingArguments
-    say: Say
     packing: Pack | None  # how the version batched its rows; None where conversations are trained on one by one
+
+    def say(self, line: str) -> None:
+        """One line for the person who waits, from the first process alone."""
+        if self.job.progress is not None and self.args.process_index == 0:
+            self.job.progress(line)
 
     @property
     def group(self) -> int:
@@ -84,29 +98,20 @@ class _Ready:
     isolation: float
 
 
-def run_session(
-    config: TrainConfig,
-    version: Path,
-    manifest: Manifest,
-    out: Path,
-    *,
-    name: str,
-    claim: Callable[[], None],
-    progress: Say | None,
-) -> TrainResult:
-    """Train and save; `name` is the run's id. `claim` makes `out` the run's folder, or refuses it."""
+def run_session(job: Job) -> TrainResult:
+    """Train and save."""
     was_distributed = torch.distributed.is_initialized()
     with quiet(), _stop_signals() as stopping:
-        run = _open(config, version, manifest, out, name, claim, progress)
+        run = _open(job)
         ready = _prepare(run)
         trainer, watch = _trainer(run, ready, stopping)
         run.say(_opening(run, ready))
         with calm_threads(ready.model):
-            trainer.train(resume_from_checkpoint=_last_checkpoint(out / "checkpoints"))
+            trainer.train(resume_from_checkpoint=_last_checkpoint(job.out / "checkpoints"))
         result = _result(run, ready, trainer, finished=not watch.stopped)
         if run.args.process_index == 0:
             if result.finished:
-                save_model(trainer.model, config, manifest, version, result)
+                save_model(trainer.model, job.config, job.manifest, job.version, result)
             write_record(result)
         trainer.accelerator.wait_for_everyone()
     if torch.distributed.is_initialized() and not was_distributed:
@@ -114,30 +119,17 @@ def run_session(
     return result
 
 
-def _open(
-    config: TrainConfig,
-    version: Path,
-    manifest: Manifest,
-    out: Path,
-    name: str,
-    claim: Callable[[], None],
-    progress: Say | None,
-) -> _Run:
-    entry = tokenizer_of(manifest, version)
-    packing = pack_settings(manifest.pipeline, entry.pack_length) if config.rows == "packs" else None
-    config = _batched(config, packing, version)
-    args = _arguments(config, out)
-    _claim_once(args, claim)
-    rows = open_rows(version, "train", "packs" if config.rows == "packs" else "tokens")
-    found = survey(rows, f"{version}/{config.rows}")
+def _open(job: Job) -> _Run:
+    entry = tokenizer_of(job.manifest, job.version)
+    packing = pack_settings(job.manifest.pipeline, entry.pack_length) if job.config.rows == "packs" else None
+    config = _batched(job.config, packing, job.version)
+    args = _arguments(config, job.out)
+    _claim_once(args, job.claim)
+    rows = open_rows(job.version, "train", "packs" if config.rows == "packs" else "tokens")
+    found = survey(rows, f"{job.version}/{config.rows}")
     if not len(found.trainable):
-        raise TrainError(f"{version}: no token of its {len(rows)} rows is supervised; look at `tokenize.train_on`")
-
-    def say(line: str) -> None:
-        if progress is not None and args.process_index == 0:
-            progress(line)
-
-    run = _Run(name, config, version, manifest, entry, out, rows, found, args, say, packing)
+        raise TrainError(f"{job.version}: no token of its {len(rows)} rows is supervised; look at `tokenize.train_on`")
+    run = _Run(job, config, entry, rows, found, args, packing)
     args.max_steps = config.max_steps or max(1, math.ceil(config.epochs * run.places / run.step_packs))
     args.warmup_steps = int(config.warmup) if config.warmup >= 1 else math.ceil(config.warmup * args.max_steps)
     return run
@@ -228,7 +220,7 @@ def _ready(run: _Run, attention: str | None) -> _Ready:
     config, args, packed = run.config, run.args, run.config.rows == "packs"
     # Frozen weights are only read: half of the memory. Trained ones keep float32 under bf16 arithmetic.
     dtype = torch.bfloat16 if config.method != "full" and args.bf16 else torch.float32
-    model = build_model(config, run.version, run.entry, run.found, attention=attention, dtype=dtype).to(args.device)
+    model = build_model(config, run.job.version, run.entry, run.found, attention=attention, dtype=dtype).to(args.device)
     flash = attention == "flash_attention_2"
     collate = Collator(
         pad_token_id=run.entry.pad_token_id or 0,
@@ -247,7 +239,7 @@ def _ready(run: _Run, attention: str | None) -> _Ready:
 def _trainer(run: _Run, ready: _Ready, stopping: Callable[[], bool]) -> tuple[SftTrainer, Watch]:
     config = run.config
     watch = Watch(config.eval_every, stopping, run.say)
-    there = has_rows(run.version, "validation")
+    there = has_rows(run.job.version, "validation")
     trainer = SftTrainer(
         model=ready.model,
         args=run.args,
@@ -261,7 +253,7 @@ def _trainer(run: _Run, ready: _Ready, stopping: Callable[[], bool]) -> tuple[Sf
             run.order,
         ),
         callbacks=[watch],
-        held_out=HeldOutRows(run.version, "validation", config.eval_rows) if there else None,
+        held_out=HeldOutRows(run.job.version, "validation", config.eval_rows) if there else None,
     )
     watch.trainer = trainer
     if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
@@ -304,12 +296,12 @@ def _result(run: _Run, ready: _Ready, trainer: SftTrainer, *, finished: bool) ->
     parameters, held_out = list(ready.model.parameters()), held_out_of(trainer.state)
     adapter_only = config.method != "full" and not config.lora.save_merged
     return TrainResult(
-        run=run.name,
-        path=str(run.out),
-        model=str(run.out / ("adapter" if adapter_only else "model")),
+        run=run.job.name,
+        path=str(run.job.out),
+        model=str(run.job.out / ("adapter" if adapter_only else "model")),
         finished=finished,
-        dataset=run.manifest.name,
-        fingerprint=run.manifest.fingerprint,
+        dataset=run.job.manifest.name,
+        fingerprint=run.job.manifest.fingerprint,
         steps=trainer.state.global_step,
         epochs=trainer.state.global_step * run.step_packs / run.places,
         packs=len(found.trainable),
